@@ -1,0 +1,5 @@
+"""``python -m taskserver``"""
+
+from taskserver.cli import main
+
+main()

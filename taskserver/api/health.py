@@ -1,0 +1,40 @@
+"""Health checks, and the answers under paths that belong to no protocol."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from taskserver.errors import StoreUnavailable, TaskServerError
+from taskserver.keys import Caller
+from taskserver.web.context import services
+from taskserver.web.failures import status
+from taskserver.web.rooms import Room, Route
+
+
+async def healthz(request: web.Request) -> web.StreamResponse:
+    """The process runs and its event loop turns."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.StreamResponse:
+    """The server takes requests: the store answers, and no shutdown is under way."""
+    if services(request).tasks.draining:
+        return web.json_response({"status": "draining"}, status=503, headers={"Retry-After": "1"})
+    try:
+        await services(request).store.ping()
+    except StoreUnavailable as error:
+        return web.json_response({"status": "store unavailable", "error": error.message}, status=503, headers={"Retry-After": "1"})
+    return web.json_response({"status": "ok"})
+
+
+def health_room() -> Room:
+    """The room of everything that belongs to no other."""
+    return Room("health", ("",), (Route("GET", "/healthz", healthz, None), Route("GET", "/readyz", readyz, None)), _nobody, _refuse)
+
+
+async def _nobody(request: web.Request) -> Caller:
+    raise AssertionError("no route of this room needs a key")
+
+
+def _refuse(error: TaskServerError) -> web.Response:
+    return web.json_response({"error": error.message}, status=status(error))

@@ -1,0 +1,143 @@
+"""Ingest: request bodies to lines, at once or live (CONTRACTS A4).
+
+Both line-oriented formats end a line with a newline, so a live body is cut at
+its last newline, decoded and appended while the rest is still under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from taskserver.api.tasks.schemas import LinesBody
+from taskserver.encoding import encode_lines, encode_records, parse_time, split_text
+from taskserver.errors import BadBody, BadJson, TaskServerError, TooLarge, UnsupportedMediaType
+from taskserver.model import Lines, Stream, now_us
+from taskserver.store import Appended
+from taskserver.web.context import caller, services
+from taskserver.web.params import body, declared_type, read_body
+
+TEXT, NDJSON, JSON = "text/plain", "application/x-ndjson", "application/json"
+LINES_BODY = LinesBody()
+STREAMS = {"stdout": Stream.STDOUT, "stderr": Stream.STDERR}
+LIVE_HEARTBEAT = 5.0  # an open live body is a sign of life: the lease is renewed this often while it is quiet
+
+Decode = Callable[[bytes, int], Lines]
+"""Whole lines of a body and their largest permitted size to encoded lines. Raises TooLarge, BadJson, BadBody."""
+
+
+async def receive(request: web.Request, task_id: str, first: int | None) -> Appended:
+    """Append the request's body to a task, live if its length is not known in advance."""
+    content_type = declared_type(request) or TEXT  # curl -T names no type
+    limit = services(request).settings.limits.line_bytes
+    tasks = services(request).tasks
+    if content_type == JSON:
+        lines = from_texts((await body(request, LINES_BODY))["lines"], limit)
+        return await tasks.append(caller(request), task_id, lines, first)
+    decode = _DECODERS.get(content_type)
+    if decode is None:
+        raise UnsupportedMediaType(f"the body must be {TEXT}, {NDJSON} or {JSON}, not {content_type}")
+    if request.content_length is None and request.body_exists:
+        return await _receive_live(request, task_id, first, decode, limit)
+    return await tasks.append(caller(request), task_id, decode(await read_body(request), limit), first)
+
+
+async def _receive_live(
+    request: web.Request, task_id: str, first: int | None, decode: Decode, limit: int
+) -> Appended:
+    """Append lines as they arrive.
+
+    What has been appended stays when a later line is refused; the error's
+    ``payload`` says where the output ends then. A line that is cut off because
+    the producer vanished is not a line and is dropped.
+    """
+    tasks, who = services(request).tasks, caller(request)
+    # An empty append checks the task and says where it ends, before anything is read.
+    begun = done = await tasks.append(who, task_id, Lines(0, b"", b""), first)
+    rest = b""
+    try:
+        while True:
+            data = await _next_data(request, task_id)
+            whole, rest = _cut_at_newline(rest + data) if data else (rest, b"")
+            if len(rest) > limit:
+                raise TooLarge(f"a line is longer than {limit} bytes")
+            if whole:
+                done = await tasks.append(who, task_id, decode(whole, limit), None if first is None else done.last)
+            if not data:
+                return Appended(begun.first, done.last, done.cancel_requested)
+    except TaskServerError as error:
+        error.payload = {"last": done.last, **(error.payload or {})}
+        raise
+
+
+async def _next_data(request: web.Request, task_id: str) -> bytes:
+    """What has arrived; empty at the body's end."""
+    while True:
+        try:
+            return await asyncio.wait_for(request.content.readany(), LIVE_HEARTBEAT)
+        except asyncio.TimeoutError:
+            await services(request).tasks.heartbeat(caller(request), task_id)
+
+
+def _cut_at_newline(data: bytes) -> tuple[bytes, bytes]:
+    end = data.rfind(b"\n") + 1
+    return data[:end], data[end:]
+
+
+# --- formats -------------------------------------------------------------------
+
+
+def from_texts(texts: list[str], limit: int) -> Lines:
+    """Lines that came as JSON strings."""
+    for number, text in enumerate(texts):
+        _check_text(text, number, limit)
+    return encode_lines(texts, now_us())
+
+
+def from_text(data: bytes, limit: int) -> Lines:
+    """Lines of raw output."""
+    if len(data) > limit and max(map(len, data.split(b"\n"))) > limit:
+        raise TooLarge(f"a line is longer than {limit} bytes")
+    return encode_lines(split_text(data), now_us())
+
+
+def from_ndjson(data: bytes, limit: int) -> Lines:
+    """Lines as ``{"text", "stream"?, "time"?}``, one object a line; empty lines count for nothing."""
+    now = now_us()
+    rows = [row for row in data.split(b"\n") if row.strip()]
+    return encode_records([_record(row, number, now, limit) for number, row in enumerate(rows)])
+
+
+def _record(row: bytes, number: int, now: int, limit: int) -> tuple[str, int, Stream]:
+    try:
+        record: Any = orjson.loads(row)
+    except orjson.JSONDecodeError as error:
+        raise BadJson(f"line {number} of the body is not JSON: {error}") from None
+    if not isinstance(record, dict) or not record.keys() <= {"text", "stream", "time"}:
+        raise BadBody(f'line {number} of the body must look like {{"text": "…", "stream": "stdout", "time": "…"}}')
+    text, stream, time = record.get("text"), record.get("stream", "stdout"), record.get("time")
+    if not isinstance(text, str):
+        raise BadBody(f"line {number} of the body: text must be a string")
+    _check_text(text, number, limit)
+    if stream not in ("stdout", "stderr"):
+        raise BadBody(f"line {number} of the body: stream must be one of stdout, stderr")
+    try:
+        time_us = now if time is None else parse_time(time)
+    except (ValueError, TypeError) as error:
+        raise BadBody(f"line {number} of the body: time {error}") from None
+    return text, time_us, STREAMS[stream]
+
+
+def _check_text(text: str, number: int, limit: int) -> None:
+    # Four bytes a character at most: most lines need not be encoded to know that they fit.
+    if len(text) * 4 > limit and len(text.encode()) > limit:
+        raise TooLarge(f"line {number} of the body is longer than {limit} bytes")
+    if "\n" in text:
+        raise BadBody(f"line {number} of the body holds a newline; send two lines")
+
+
+_DECODERS: dict[str, Decode] = {TEXT: from_text, NDJSON: from_ndjson}

@@ -1,0 +1,67 @@
+"""Producing: create a task, append to it, keep it alive, end it (CONTRACTS A4)."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from taskserver.api.tasks.ingest import from_texts, receive
+from taskserver.api.tasks.reading import JSON, answer_task
+from taskserver.api.tasks.schemas import AppendQuery, FinishBody, NewTaskBody
+from taskserver.encoding import dumps
+from taskserver.model import Outcome
+from taskserver.web.context import caller, services
+from taskserver.web.params import body, query
+from taskserver.web.streaming import NO_STORE
+
+APPEND_QUERY, NEW_TASK, FINISH = AppendQuery(), NewTaskBody(), FinishBody()
+
+
+async def create_task(request: web.Request) -> web.StreamResponse:
+    """Create a queued task."""
+    wish = await body(request, NEW_TASK)
+    task = await services(request).tasks.create(
+        caller(request), task_id=wish["id"], name=wish["name"], lease=wish["lease"], labels=wish["labels"]
+    )
+    response = await answer_task(request, task, task.last, status=201)
+    response.headers["Location"] = f"{request.path}/{task.id}"
+    return response
+
+
+async def append_output(request: web.Request) -> web.StreamResponse:
+    """Append the body's lines; the answer comes when they are durable."""
+    args = await query(request, APPEND_QUERY)
+    done = await receive(request, request.match_info["id"], args["first"])
+    return _json({"first": done.first, "last": done.last, "cancel_requested": done.cancel_requested})
+
+
+async def finish_task(request: web.Request) -> web.StreamResponse:
+    """End a task, with its last lines in the same commit."""
+    word = await body(request, FINISH)
+    lines = None
+    if word["output"] is not None:
+        lines = from_texts(word["output"], services(request).settings.limits.line_bytes)
+    outcome = Outcome(word["code"], word["error"], word["result"])
+    task = await services(request).tasks.finish(caller(request), request.match_info["id"], outcome, lines, word["first"])
+    return await answer_task(request, task, task.last)
+
+
+async def heartbeat(request: web.Request) -> web.StreamResponse:
+    """Renew the lease."""
+    task = await services(request).tasks.heartbeat(caller(request), request.match_info["id"])
+    return _json({"cancel_requested": task.cancel_requested})
+
+
+async def cancel_task(request: web.Request) -> web.StreamResponse:
+    """Ask the producer to stop."""
+    task = await services(request).tasks.cancel(caller(request), request.match_info["id"])
+    return await answer_task(request, task, task.last)
+
+
+async def delete_task(request: web.Request) -> web.StreamResponse:
+    """Remove a finished task and its output."""
+    await services(request).tasks.delete(caller(request), request.match_info["id"])
+    return web.Response(status=204)
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=dumps(value), headers={**NO_STORE, "Content-Type": JSON})

@@ -1,0 +1,157 @@
+"""What the room's requests may say. The bounds' reasons stand in ``config``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import orjson
+from marshmallow import Schema, ValidationError, fields, post_load, pre_load, validate
+
+from taskserver.config import (
+    DEFAULT_LIST_LIMIT,
+    DEFAULT_OUTPUT_LIMIT,
+    MAX_CODE,
+    MAX_ERROR_LENGTH,
+    MAX_LABEL_LENGTH,
+    MAX_LABELS,
+    MAX_LEASE,
+    MAX_LINE_NUMBER,
+    MAX_LIST_LIMIT,
+    MAX_NAME_LENGTH,
+    MAX_OUTPUT_LIMIT,
+    MAX_OUTPUT_WAIT,
+    MAX_TASK_WAIT,
+)
+from taskserver.model import ID_PATTERN, Scope, TaskState
+from taskserver.web.params import Integer, QueryInteger, body_text, one_of
+
+FORMATS = {"json": "application/json", "text": "text/plain"}
+
+
+NAME = r"[\w.@-]{1,100}\Z"
+NAME_ERROR = "must be 1 to 100 of letters, digits, _ . @ -"
+MAX_KEY_LIFETIME = 100 * 366 * 24 * 3600
+
+
+def _line_number(**kwargs: Any) -> QueryInteger:
+    return QueryInteger(0, MAX_LINE_NUMBER, **kwargs)
+
+
+class TaskQuery(Schema):
+    """``GET /tasks/{id}``"""
+
+    first = _line_number(load_default=0)
+    wait = QueryInteger(0, MAX_TASK_WAIT, load_default=0)
+
+
+class OutputQuery(Schema):
+    """``GET /tasks/{id}/output``"""
+
+    first = _line_number(load_default=0)
+    tail = _line_number(load_default=None)
+    wait = QueryInteger(0, MAX_OUTPUT_WAIT, load_default=None)
+    limit = QueryInteger(1, MAX_OUTPUT_LIMIT, load_default=DEFAULT_OUTPUT_LIMIT)
+    follow = fields.Boolean(load_default=False)
+    format = fields.String(load_default=None, validate=validate.OneOf(FORMATS, error="must be one of " + ", ".join(FORMATS)))
+
+    @pre_load
+    def _one_start(self, data: Any, **_: Any) -> Any:
+        if "tail" in data and "first" in data:
+            raise ValidationError("give either first or tail, not both", "tail")
+        return data
+
+
+class Cursor(fields.Field):  # type: ignore[type-arg]
+    """Where a page of a list ends, in a form that invites nobody to calculate with it."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        try:
+            number = int.from_bytes(base64.urlsafe_b64decode(value), "big")
+        except (binascii.Error, ValueError, TypeError):
+            number = 0
+        if not 0 < number < 2**31 or cursor(number) != value:
+            raise ValidationError("must be the `cursor` of an earlier answer")
+        return number
+
+
+def cursor(log: int) -> str:
+    """The cursor behind a task."""
+    return base64.urlsafe_b64encode(log.to_bytes(6, "big")).decode()
+
+
+class ListQuery(Schema):
+    """``GET /tasks``"""
+
+    state = fields.String(load_default=None, validate=one_of(TaskState))
+    name = fields.String(load_default=None)
+    label = fields.List(fields.String(validate=validate.Regexp(r"[^=]+=.*", error="must look like key=value")), load_default=list)
+    limit = QueryInteger(1, MAX_LIST_LIMIT, load_default=DEFAULT_LIST_LIMIT)
+    cursor = Cursor(load_default=None)
+
+
+class AppendQuery(Schema):
+    """``POST /tasks/{id}/output``"""
+
+    first = _line_number(load_default=None)
+
+
+class NewTaskBody(Schema):
+    """``POST /tasks``"""
+
+    id = fields.String(
+        load_default=None,
+        validate=validate.Regexp(ID_PATTERN, error="must be 1 to 64 of A-Z a-z 0-9 _ . ~ -"),
+    )
+    name = body_text(MAX_NAME_LENGTH, load_default="")
+    lease = fields.Float(
+        load_default=None,
+        validate=validate.Range(0, MAX_LEASE, min_inclusive=False, error=f"must be more than 0 and at most {MAX_LEASE} seconds"),
+    )
+    labels = fields.Dict(
+        keys=body_text(MAX_LABEL_LENGTH),
+        values=body_text(MAX_LABEL_LENGTH),
+        load_default=dict,
+        validate=validate.Length(max=MAX_LABELS, error=f"must be at most {MAX_LABELS} labels"),
+    )
+
+
+class ResultBody(Schema):
+    """A task's result: ``data`` may be any JSON, or absent."""
+
+    type = body_text(MAX_NAME_LENGTH, required=True)
+    data = fields.Raw(load_default=None, allow_none=True)
+
+    @post_load
+    def _encode(self, data: dict[str, Any], **_: Any) -> bytes:
+        return orjson.dumps({"type": data["type"], "data": data["data"]})
+
+
+class FinishBody(Schema):
+    """``POST /tasks/{id}/finish``"""
+
+    code = Integer(-MAX_CODE - 1, MAX_CODE, load_default=0)
+    error = body_text(MAX_ERROR_LENGTH, load_default="")
+    result = fields.Nested(ResultBody, load_default=None, allow_none=True)
+    output = fields.List(fields.String(), load_default=None, allow_none=True)
+    first = Integer(0, MAX_LINE_NUMBER, load_default=None, allow_none=True)
+
+
+class LinesBody(Schema):
+    """``POST /tasks/{id}/output`` as application/json"""
+
+    lines = fields.List(fields.String(), required=True)
+
+
+class NewKeyBody(Schema):
+    """``POST /keys``"""
+
+    name = fields.String(required=True, validate=validate.Regexp(NAME, error=NAME_ERROR))
+    owner = fields.String(load_default=None, allow_none=True, validate=validate.Regexp(NAME, error=NAME_ERROR))
+    scopes = fields.List(
+        fields.String(validate=one_of(Scope)),
+        load_default=lambda: ["read", "write"],
+        validate=validate.Length(min=1, error="must name at least one of read, write, admin"),
+    )
+    expires_in = Integer(1, MAX_KEY_LIFETIME, load_default=None, allow_none=True)

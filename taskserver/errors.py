@@ -1,0 +1,178 @@
+"""Everything that can go wrong, as the domain sees it: one class and one stable code each.
+
+Nothing here knows HTTP. A room of ``taskserver/api`` owns the table that turns
+a class into a status and into the error shape of its protocol.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class TaskServerError(Exception):
+    """Base of every error that is an answer and not a bug.
+
+    Args:
+        message: one sentence for the person who caused it.
+        payload: facts that help a program to recover, such as ``{"last": 23}``.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, payload: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.payload = payload
+
+
+# --- bad input -----------------------------------------------------------------
+
+
+class BadParameter(TaskServerError):
+    """A parameter or field is outside its bounds; the message names both."""
+
+    code = "bad_parameter"
+
+
+class FirstBeyondOutput(BadParameter):
+    """``first`` is greater than the number of lines produced so far."""
+
+    code = "first_beyond_output"
+
+
+class BadJson(TaskServerError):
+    """The request body is not JSON (or not NDJSON)."""
+
+    code = "bad_json"
+
+
+class BadBody(TaskServerError):
+    """The request body can be parsed, but cannot be used."""
+
+    code = "bad_body"
+
+
+class UnsupportedMediaType(TaskServerError):
+    """The request body has a content type that this endpoint does not take."""
+
+    code = "unsupported_media_type"
+
+
+class TooLarge(TaskServerError):
+    """A line, a body or a result is larger than its limit; nothing of it was stored."""
+
+    code = "too_large"
+
+
+# --- who is asking -------------------------------------------------------------
+
+
+class NoCredential(TaskServerError):
+    """The request names no key."""
+
+    code = "no_credential"
+
+
+class BadCredential(TaskServerError):
+    """The key is unknown, revoked or expired. Which of the three is not told."""
+
+    code = "bad_credential"
+
+
+class Forbidden(TaskServerError):
+    """The key is valid but lacks the scope."""
+
+    code = "forbidden"
+
+
+# --- what is asked for ---------------------------------------------------------
+
+
+class TaskNotFound(TaskServerError):
+    """There is no such task, or the caller may not know of it."""
+
+    code = "task_not_found"
+
+
+class KeyNotFound(TaskServerError):
+    """There is no such API key."""
+
+    code = "key_not_found"
+
+
+class Conflict(TaskServerError):
+    """The request contradicts what is stored; ``payload`` says what is."""
+
+    code = "conflict"
+
+
+class TaskExists(Conflict):
+    """The id is taken."""
+
+    code = "task_exists"
+
+
+class KeyExists(Conflict):
+    """The name is in use by a key that has not been revoked."""
+
+    code = "key_exists"
+
+
+class AppendConflict(Conflict):
+    """``first`` is not the end of the output, and other lines stand there."""
+
+    code = "append_conflict"
+
+
+class TaskFinished(Conflict):
+    """The task has ended; it takes no more output and no other outcome."""
+
+    code = "task_finished"
+
+
+class TaskNotFinished(Conflict):
+    """The task still runs; only a finished one can be deleted."""
+
+    code = "task_not_finished"
+
+
+# --- what the server cannot do now ---------------------------------------------
+
+
+class TooManyWaiters(TaskServerError):
+    """The limit of open waits is reached."""
+
+    code = "too_many_waiters"
+
+
+class Draining(TaskServerError):
+    """The server is shutting down."""
+
+    code = "draining"
+
+
+class StoreUnavailable(TaskServerError):
+    """The store failed; nothing of the request was kept."""
+
+    code = "store_unavailable"
+
+
+class StoreFull(StoreUnavailable):
+    """The disk (or the size limit of the database) is full; nothing of the request was kept."""
+
+    code = "store_full"
+
+
+# --- what keeps a server from starting -----------------------------------------
+
+
+class StartupError(TaskServerError):
+    """The server cannot start; the message says what to do about it."""
+
+    code = "startup_error"
+
+
+class StoreOpenError(StartupError):
+    """The database cannot be used: missing directory, read-only, corrupt, locked, newer, not ours."""
+
+    code = "store_open_error"

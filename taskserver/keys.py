@@ -1,0 +1,169 @@
+"""Keys: issue, verify and revoke API keys.
+
+A key is 256 random bits, so a plain SHA-256 is a safe hash for it: there is
+nothing to guess that a slow hash would have to protect. Only the hash is
+stored; a key cannot be shown again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from taskserver.errors import BadCredential, BadParameter, Forbidden, KeyNotFound, TaskNotFound
+from taskserver.model import ApiKey, Scope, Task, now_us
+from taskserver.store import Store
+from taskserver.wakeup import Wakeup
+
+SECRET_BYTES = 32
+SECRET_PREFIX = "tsk_"  # lets people and secret scanners recognise a key
+SECRET_PATTERN = re.compile(r"[!-~]{32,512}")  # visible ASCII; an operator's own key may have another form than ours
+KEY_ID_LENGTH = 16
+VERIFIED_KEYS = 10_000  # callers remembered; a client beyond that costs one more read per request
+
+
+class Caller:
+    """Who asks: a verified key and its rights, shared by all requests with that key."""
+
+    __slots__ = ("_clock", "expires_at", "key_id", "name", "owner", "revoked", "scopes")
+
+    def __init__(self, key: ApiKey, clock: Callable[[], int] = now_us) -> None:
+        self.key_id = key.id
+        self.name = key.name
+        self.owner = key.owner
+        self.scopes = key.scopes
+        self.expires_at = key.expires_at
+        self.revoked = key.revoked_at is not None
+        self._clock = clock
+
+    @property
+    def topic(self) -> str:
+        """The wake-up that tells open waits of this key to check it again."""
+        return f"key:{self.key_id}"
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the key sees and may do everything."""
+        return Scope.ADMIN in self.scopes
+
+    def check(self) -> None:
+        """Raise BadCredential if the key has been revoked or has expired."""
+        if self.revoked or (self.expires_at is not None and self.expires_at <= self._clock()):
+            raise BadCredential("the API key is unknown, revoked or expired")
+
+    def seconds_left(self) -> float:
+        """How long the key is valid; infinite if it does not expire."""
+        return float("inf") if self.expires_at is None else max(0.0, (self.expires_at - self._clock()) / 1e6)
+
+    def require(self, scope: Scope) -> None:
+        """Raise BadCredential unless the key is still valid, Forbidden unless it has the scope."""
+        self.check()
+        if scope not in self.scopes and not self.is_admin:
+            raise Forbidden(f"this API key lacks the scope {scope.value!r}", {"scope": scope.value})
+
+    def see(self, task: Task) -> Task:
+        """The task, if it is the caller's. Raises TaskNotFound as if it did not exist (DESIGN, invariant 8)."""
+        if task.owner != self.owner and not self.is_admin:
+            raise TaskNotFound(f"there is no task {task.id!r}")
+        return task
+
+
+class Keys:
+    """The API keys of a store."""
+
+    def __init__(self, store: Store, wakeup: Wakeup, clock: Callable[[], int] = now_us) -> None:
+        self._store = store
+        self._wakeup = wakeup
+        self._clock = clock
+        self._callers: OrderedDict[str, Caller] = OrderedDict()
+
+    async def issue(
+        self,
+        name: str,
+        scopes: Iterable[Scope],
+        *,
+        owner: str | None = None,
+        expires_at: int | None = None,
+        secret: str | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Make a key; return what is stored and the secret, which nobody can show again.
+
+        ``owner`` defaults to the name. ``secret`` is for keys that an operator
+        brings along. Raises KeyExists, and BadParameter for a secret that is too
+        short or an expiry in the past.
+        """
+        now = self._clock()
+        if expires_at is not None and expires_at <= now:
+            raise BadParameter("expires_at: must lie in the future")
+        secret = secret or SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        if not SECRET_PATTERN.fullmatch(secret):
+            raise BadParameter("an API key must be 32 to 512 visible ASCII characters without spaces")
+        key = ApiKey(
+            id=key_id(secret),
+            name=name,
+            owner=name if owner is None else owner,
+            scopes=frozenset(scopes),
+            hash=_hash(secret),
+            created_at=now,
+            expires_at=expires_at,
+        )
+        await self._store.add_key(key)
+        return key, secret
+
+    async def verify(self, secret: str) -> Caller:
+        """Who holds this key. Raises BadCredential if it is unknown, revoked or expired."""
+        caller = self._callers.get(secret)
+        if caller is None:
+            caller = self._callers[secret] = await self._look_up(secret)
+            if len(self._callers) > VERIFIED_KEYS:
+                self._callers.popitem(last=False)
+        caller.check()
+        return caller
+
+    async def _look_up(self, secret: str) -> Caller:
+        try:
+            key = await self._store.get_key(key_id(secret))
+        except KeyNotFound:
+            raise BadCredential("the API key is unknown, revoked or expired") from None
+        if not hmac.compare_digest(key.hash, _hash(secret)):
+            raise BadCredential("the API key is unknown, revoked or expired")
+        caller = Caller(key, self._clock)
+        caller.check()
+        return caller
+
+    async def find(self, id_or_name: str) -> ApiKey:
+        """A key by its id, or the valid key of a name. Raises KeyNotFound."""
+        for key in await self._store.list_keys():
+            if key.id == id_or_name or (key.name == id_or_name and key.revoked_at is None):
+                return key
+        raise KeyNotFound(f"there is no API key {id_or_name!r}")
+
+    async def list(self) -> list[ApiKey]:
+        """All keys, revoked ones included, the oldest first."""
+        return await self._store.list_keys()
+
+    async def revoke(self, key_id: str) -> ApiKey:
+        """End a key at once: new requests are refused, open waits are told. A repeat does nothing.
+
+        Raises KeyNotFound.
+        """
+        key = await self._store.revoke_key(key_id, self._clock())
+        for secret, caller in list(self._callers.items()):
+            if caller.key_id == key_id:
+                caller.revoked = True
+                del self._callers[secret]
+                self._wakeup.publish([caller.topic])
+        return key
+
+
+def key_id(secret: str) -> str:
+    """The public name of a key, from its hash."""
+    return _hash(secret).hex()[:KEY_ID_LENGTH]
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

@@ -1,0 +1,197 @@
+"""The words of the domain, and the rules that need no I/O.
+
+Times are integers: microseconds since 1970-01-01 UTC. Durations inside the
+domain are microseconds too, and say so in their name.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import secrets
+import string
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+ID_ALPHABET = string.ascii_letters + string.digits
+ID_LENGTH = 16  # CONTRACTS A1; 95 bits, so ids cannot be guessed
+ID_PATTERN = re.compile(r"[A-Za-z0-9_.~-]{1,64}")  # RFC 3986 "unreserved": never needs escaping in a URL
+
+CANCELLED_CODE = 130  # what a shell reports of a command that was interrupted from the keyboard (128 + SIGINT)
+INTERRUPTED_CODE = 255  # what ssh reports when the other side is gone
+
+MICROSECONDS = 1_000_000
+
+
+class TaskState(str, enum.Enum):
+    """``queued -> running -> success, failed, cancelled or interrupted``."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def finished(self) -> bool:
+        """True for the four states that a task never leaves."""
+        return self in FINAL_STATES
+
+
+FINAL_STATES = frozenset({TaskState.SUCCESS, TaskState.FAILED, TaskState.CANCELLED, TaskState.INTERRUPTED})
+
+
+class Stream(enum.IntEnum):
+    """Where a line was written. The numbers are stored."""
+
+    STDOUT = 0
+    STDERR = 1
+
+
+class Scope(str, enum.Enum):
+    """What a key may do. ``admin`` includes the others and sees every owner's tasks."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One piece of work with output, as it stood at one moment.
+
+    ``last`` is the number of lines produced, ``log`` the store's number of its
+    output. ``result`` is the JSON text of ``{"type", "data"}``, kept encoded; it
+    is None where a method of the store says that it leaves results out.
+    """
+
+    id: str
+    log: int
+    owner: str
+    name: str
+    state: TaskState
+    created_at: int
+    last: int = 0
+    code: int = 0
+    error: str = ""
+    result: bytes | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    started_at: int | None = None
+    finished_at: int | None = None
+    lease_us: int | None = None
+    lease_expires_at: int | None = None
+    cancel_requested: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """True when the task has ended, whatever the outcome."""
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """What a producer says of a task that it creates."""
+
+    id: str
+    owner: str
+    name: str = ""
+    lease_us: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines on their way in, encoded already (see ``encoding``).
+
+    ``payload`` holds ``count`` JSON strings joined by ``,\\n``; ``side`` the
+    stream and time of each.
+    """
+
+    count: int
+    payload: bytes
+    side: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive lines of a log: ``first``, ``first + 1`` … ``end - 1``."""
+
+    first: int
+    count: int
+    payload: bytes
+    side: bytes = b""
+
+    @property
+    def end(self) -> int:
+        """The number of the line after the chunk's last one."""
+        return self.first + self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended, in its producer's words."""
+
+    code: int = 0
+    error: str = ""
+    result: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is known of an API key; the key itself is known to nobody but its holder.
+
+    ``id`` is the start of the hash in hexadecimal: it can be computed from a
+    key, never the other way round.
+    """
+
+    id: str
+    name: str
+    owner: str
+    scopes: frozenset[Scope]
+    hash: bytes = field(repr=False)
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks to list; None means any. ``name`` and the labels match exactly."""
+
+    owner: str | None = None
+    state: TaskState | None = None
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def now_us() -> int:
+    """The current time in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def new_id() -> str:
+    """A new task id: 16 characters of ``[A-Za-z0-9]`` from a secure source."""
+    return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+
+
+def default_error(code: int) -> str:
+    """The text that stands in for a missing ``error``: never empty when ``code != 0`` (CONTRACTS A1)."""
+    return f"task failed with code {code}" if code else ""
+
+
+def outcome_state(outcome: Outcome, cancel_requested: bool) -> TaskState:
+    """The state that an outcome leads to.
+
+    A command that was asked to stop and stopped is ``cancelled``; one that
+    succeeded all the same is a success.
+    """
+    if outcome.code == 0:
+        return TaskState.SUCCESS
+    return TaskState.CANCELLED if cancel_requested else TaskState.FAILED
+
+
+def lease_end(now: int, lease_us: int | None) -> int | None:
+    """When a lease that is renewed at ``now`` runs out, or None without a lease."""
+    return None if lease_us is None else now + lease_us

@@ -1,0 +1,31 @@
+"""Implementations of ``Store``. This is the only place that knows their names."""
+
+from __future__ import annotations
+
+from taskserver.errors import StoreOpenError
+from taskserver.store import Store
+
+SQLITE = "sqlite:///"
+
+
+async def open_store(url: str, *, synchronous: str = "full") -> Store:
+    """Open the database behind a URL, creating or migrating it as needed.
+
+    ``sqlite:///tasks.db`` is a path relative to the working directory,
+    ``sqlite:////var/lib/tasks.db`` an absolute one. ``synchronous`` is SQLite's
+    setting, ``full`` or ``normal``.
+
+    Raises StoreOpenError, with a message for the operator, if it cannot be used;
+    the file is then as it was.
+    """
+    from taskserver.stores.sqlite import SqliteStore  # here, so that a backend's driver is loaded only when used
+
+    return await SqliteStore.open(sqlite_path(url), synchronous=synchronous)
+
+
+def sqlite_path(url: str) -> str:
+    """The file that a ``sqlite:///`` URL names. Raises StoreOpenError if it is another kind of URL."""
+    path = url.removeprefix(SQLITE)
+    if path == url or not path or path.startswith(":"):
+        raise StoreOpenError(f"cannot open database {url!r}: it must look like sqlite:///tasks.db or sqlite:////var/lib/tasks.db")
+    return path

@@ -1,0 +1,176 @@
+"""Group commit: one thread that commits everything that waits in one transaction.
+
+An fsync costs the same for one append as for a hundred. While one transaction
+is being made durable the next ones queue up, and go into the next commit
+together; the busier the server, the larger the groups. Operations are run in
+the order in which they were submitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from taskserver.errors import StoreFull, StoreUnavailable, TaskServerError
+
+log = logging.getLogger(__name__)
+
+MAX_GROUP = 1000  # operations in one transaction; bounds how long the first of them waits
+
+T = TypeVar("T")
+
+
+class Transaction(Protocol):
+    """What operations work on; made anew for each group."""
+
+    def flush(self) -> None:
+        """Write what has been collected but not written yet."""
+
+    @property
+    def changes(self) -> Sequence[Any]:
+        """What to report once the transaction is durable."""
+
+
+@dataclass(slots=True)
+class _Job:
+    operation: Callable[[Any], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class GroupCommitter:
+    """Runs operations on a connection in a thread of its own.
+
+    An operation is a function of the transaction. It raises a TaskServerError
+    before it has changed anything, or not at all: such an error is its own
+    answer and does not touch its group. Any other error undoes the whole group.
+
+    ``report`` is called on the event loop with the changes of each durable
+    group, before the operations' callers get their answers.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        begin: Callable[[sqlite3.Connection], Transaction],
+        report: Callable[[Sequence[Any]], None],
+    ) -> None:
+        self._connection = connection
+        self._begin = begin
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="taskserver-committer", daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Callable[[Any], T]) -> asyncio.Future[T]:
+        """Queue an operation; the future has its result once that is durable.
+
+        Giving up on the future does not take the operation back.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(StoreUnavailable("the database is closed"))
+        else:
+            self._jobs.put(_Job(operation, future))
+        return future
+
+    async def close(self) -> None:
+        """Commit what is queued, end the thread and close the connection."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # --- in the thread -----------------------------------------------------------
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            jobs, running = self._take()
+            if jobs:
+                changes = self._commit(jobs)
+                self._loop.call_soon_threadsafe(self._deliver, jobs, changes)
+        self._connection.close()
+
+    def _take(self) -> tuple[list[_Job], bool]:
+        """Wait for a job and take all that are there; False when there are to be no more."""
+        jobs: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) == MAX_GROUP:
+                return jobs, True
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return jobs, True
+        return jobs, False
+
+    def _commit(self, jobs: list[_Job]) -> list[Any]:
+        """Run the jobs in one transaction; if that fails, each in one of its own, so that only the culprit suffers."""
+        try:
+            return self._transact(jobs)
+        except Exception as error:
+            if len(jobs) == 1 or _hits_everybody(error):
+                for job in jobs:
+                    job.error = _as_answer(error)
+                return []
+            changes = []
+            for job in jobs:
+                changes += self._commit([job])
+            return changes
+
+    def _transact(self, jobs: list[_Job]) -> list[Any]:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            transaction = self._begin(connection)
+            for job in jobs:
+                job.result = job.error = None
+                try:
+                    job.result = job.operation(transaction)
+                except TaskServerError as error:
+                    job.error = error
+            transaction.flush()
+            connection.execute("COMMIT")
+            return list(transaction.changes)
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    # --- on the event loop -------------------------------------------------------
+
+    def _deliver(self, jobs: list[_Job], changes: list[Any]) -> None:
+        if changes:
+            self._report(changes)
+        for job in jobs:
+            if job.future.done():  # its caller has left
+                continue
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            else:
+                job.future.set_result(job.result)
+
+
+def _hits_everybody(error: Exception) -> bool:
+    """Whether the error comes from the database as a whole, so that trying one by one is of no use."""
+    return isinstance(error, sqlite3.OperationalError)
+
+
+def _as_answer(error: Exception) -> TaskServerError:
+    """The error as a caller may see it. What is unexpected is logged in full."""
+    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+        log.error("the database cannot grow: %s", error)
+        return StoreFull("the server's disk is full; nothing was stored")
+    log.error("the database failed", exc_info=error)
+    return StoreUnavailable(f"the database failed: {error}")

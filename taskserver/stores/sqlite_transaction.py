@@ -1,0 +1,304 @@
+"""What one group commit does to a SQLite database: the changing half of the Store interface, synchronous.
+
+Appends to one task are collected and written as one row per group; everything
+else first writes what was collected, so that each operation sees the ones
+before it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from taskserver.config import MAX_LINE_NUMBER
+from taskserver.encoding import SEPARATOR, cut, dumps, merge_lines
+from taskserver.errors import (
+    AppendConflict,
+    KeyExists,
+    KeyNotFound,
+    TaskExists,
+    TaskFinished,
+    TaskNotFinished,
+    TaskNotFound,
+    TooLarge,
+)
+from taskserver.model import (
+    CANCELLED_CODE,
+    INTERRUPTED_CODE,
+    ApiKey,
+    Chunk,
+    Lines,
+    NewTask,
+    Outcome,
+    Task,
+    TaskState,
+    lease_end,
+    outcome_state,
+)
+from taskserver.store import Appended, Change
+from taskserver.stores.sqlite_rows import (
+    INSERT_CHUNK,
+    KEY_COLUMNS,
+    TASK_COLUMNS,
+    Row,
+    chunk_key,
+    chunks_to_rows,
+    key_from_row,
+    key_to_row,
+    read_chunks,
+    task_from_row,
+)
+
+_SELECT = f"SELECT {TASK_COLUMNS}, result FROM task WHERE id = ?"
+_UPDATE = "UPDATE task SET state = ?, last = ?, started_at = ?, lease_expires_at = ?, cancel_requested = ? WHERE log = ?"
+_END = "UPDATE task SET code = ?, error = ?, result = ?, finished_at = ? WHERE log = ?"
+
+_PRODUCERS_WORD = (TaskState.SUCCESS, TaskState.FAILED)  # ends that only somebody who worked on it can tell
+
+
+@dataclass(slots=True)
+class _Work:
+    """A task as the group sees it: as loaded, plus lines that are not written yet."""
+
+    task: Task
+    lines: list[Lines] = field(default_factory=list)
+    last: int = 0
+    touched_at: int | None = None  # when its producer was heard in this group
+
+
+class SqliteTransaction:
+    """See ``committer.Transaction``. Methods raise before they change anything."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._works: dict[str, _Work] = {}
+        self.changes: list[Change] = []
+
+    # --- tasks -------------------------------------------------------------------
+
+    def create_task(self, new: NewTask, now: int) -> Task:
+        if self._db.execute("SELECT 1 FROM task WHERE id = ?", (new.id,)).fetchone():
+            raise TaskExists(f"task id {new.id!r} is taken", {"id": new.id})
+        log = self._db.execute("UPDATE counter SET value = value + 1 WHERE name = 'log' RETURNING value").fetchone()[0]
+        task = Task(
+            id=new.id,
+            log=log,
+            owner=new.owner,
+            name=new.name,
+            state=TaskState.QUEUED,
+            created_at=now,
+            labels=new.labels,
+            lease_us=new.lease_us,
+            lease_expires_at=lease_end(now, new.lease_us),
+        )
+        self._db.execute(
+            "INSERT INTO task (log, id, owner, name, state, labels, created_at, lease_us, lease_expires_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (log, task.id, task.owner, task.name, task.state.value, dumps(dict(task.labels)).decode(), now, task.lease_us, task.lease_expires_at),
+        )
+        self.changes.append(Change(task))
+        return task
+
+    def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:
+        work = self._load(task_id)
+        if first is not None and first != work.last:
+            self._check_repeat(work, lines, first)
+            return Appended(first, first + lines.count, work.task.cancel_requested)
+        self._check_running(work, lines)
+        start = work.last
+        if lines.count:
+            work.lines.append(lines)
+            work.last += lines.count
+        work.touched_at = now
+        return Appended(start, work.last, work.task.cancel_requested)
+
+    def finish(self, task_id: str, outcome: Outcome, now: int, lines: Lines | None, first: int | None) -> Task:
+        work = self._load(task_id)
+        if work.task.finished:
+            return self._check_same_end(work, outcome, lines, first)
+        added = lines is not None and lines.count > 0
+        if lines is not None and added:
+            if first is not None and first != work.last:
+                self._check_repeat(work, lines, first)
+            else:
+                self._check_running(work, lines)
+                work.lines.append(lines)
+                work.last += lines.count
+        elif first is not None and first != work.last:
+            raise _conflict(work, first)
+        state = outcome_state(outcome, work.task.cancel_requested)
+        return self._end(work, state, outcome, now)
+
+    def heartbeat(self, task_id: str, now: int) -> Task:
+        work = self._load(task_id)
+        self._check_running(work, None)
+        work.touched_at = now
+        self._flush_task(work)
+        return work.task
+
+    def request_cancel(self, task_id: str, now: int) -> Task:
+        work = self._load(task_id)
+        self._flush_task(work)
+        task = work.task
+        if task.finished or task.cancel_requested:
+            return task
+        work.task = replace(task, cancel_requested=True)
+        if task.state is TaskState.QUEUED:
+            outcome = Outcome(CANCELLED_CODE, "cancelled before it was started")
+            return self._end(work, TaskState.CANCELLED, outcome, now)
+        self._write(work)
+        return work.task
+
+    def delete_task(self, task_id: str) -> None:
+        work = self._load(task_id)
+        task = work.task
+        if not task.finished:
+            raise TaskNotFinished(f"task {task_id!r} is {task.state.value}; only a finished task can be deleted")
+        self._db.execute("DELETE FROM chunk WHERE key >= ? AND key < ?", (chunk_key(task.log, 0), chunk_key(task.log + 1, 0)))
+        self._db.execute("DELETE FROM task WHERE log = ?", (task.log,))
+        del self._works[task_id]
+        self.changes.append(Change(task, deleted=True))
+
+    def expire_leases(self, now: int) -> list[Task]:
+        self.flush()
+        overdue = self._db.execute("SELECT id FROM task WHERE lease_expires_at <= ?", (now,)).fetchall()
+        ended = []
+        for (task_id,) in overdue:
+            work = self._load(task_id)
+            seconds = (work.task.lease_us or 0) / 1_000_000
+            outcome = Outcome(INTERRUPTED_CODE, f"producer lost: not heard of for {seconds:g} s")
+            ended.append(self._end(work, TaskState.INTERRUPTED, outcome, now))
+        return ended
+
+    def renew_leases(self, now: int) -> None:
+        self.flush()
+        self._works.clear()
+        self._db.execute("UPDATE task SET lease_expires_at = ? + lease_us WHERE lease_expires_at IS NOT NULL", (now,))
+
+    def replace_chunks(self, log: int, rows: Iterable[Row], first: int, end: int) -> None:
+        """Put ``rows`` in the place of the chunks of lines ``[first, end)``, unless the log is gone."""
+        if self._db.execute("SELECT 1 FROM task WHERE log = ?", (log,)).fetchone():
+            self._db.execute("DELETE FROM chunk WHERE key >= ? AND key < ?", (chunk_key(log, first), chunk_key(log, end)))
+            self._db.executemany(INSERT_CHUNK, rows)
+
+    def mark_sealed(self, log: int) -> None:
+        self._db.execute("UPDATE task SET sealed = 1 WHERE log = ?", (log,))
+
+    # --- keys --------------------------------------------------------------------
+
+    def add_key(self, key: ApiKey) -> None:
+        taken = "SELECT 1 FROM api_key WHERE id = ? OR (name = ? AND revoked_at IS NULL)"
+        if self._db.execute(taken, (key.id, key.name)).fetchone():
+            raise KeyExists(f"there is a key named {key.name!r} already; revoke it first or choose another name")
+        marks = ", ".join("?" * len(key_to_row(key)))
+        self._db.execute(f"INSERT INTO api_key ({KEY_COLUMNS}) VALUES ({marks})", key_to_row(key))
+
+    def revoke_key(self, key_id: str, now: int) -> ApiKey:
+        self._db.execute("UPDATE api_key SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (now, key_id))
+        row = self._db.execute(f"SELECT {KEY_COLUMNS} FROM api_key WHERE id = ?", (key_id,)).fetchone()
+        if row is None:
+            raise KeyNotFound(f"there is no key with id {key_id!r}")
+        return key_from_row(row)
+
+    # --- the collected lines -------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write all collected lines."""
+        for work in self._works.values():
+            self._flush_task(work)
+
+    def _load(self, task_id: str) -> _Work:
+        work = self._works.get(task_id)
+        if work is None:
+            row = self._db.execute(_SELECT, (task_id,)).fetchone()
+            if row is None:
+                raise TaskNotFound(f"there is no task {task_id!r}")
+            task = task_from_row(row)
+            work = self._works[task_id] = _Work(task, last=task.last)
+        return work
+
+    def _flush_task(self, work: _Work) -> None:
+        """Write a task's collected lines as one append, and note the change."""
+        now = work.touched_at
+        if now is None:
+            return
+        task = work.task
+        work.task = replace(
+            task,
+            state=TaskState.RUNNING,
+            last=work.last,
+            started_at=now if task.started_at is None else task.started_at,
+            lease_expires_at=lease_end(now, task.lease_us),
+        )
+        self._write(work)
+
+    def _write(self, work: _Work) -> None:
+        task = work.task
+        chunk = None
+        if work.lines:
+            lines = merge_lines(work.lines)
+            first = work.last - lines.count
+            self._db.executemany(INSERT_CHUNK, chunks_to_rows(task.log, first, lines))
+            chunk = Chunk(first, lines.count, lines.payload, lines.side)
+        self._db.execute(
+            _UPDATE,
+            (task.state.value, task.last, task.started_at, task.lease_expires_at, task.cancel_requested, task.log),
+        )
+        work.lines, work.touched_at = [], None
+        self.changes.append(Change(task, chunk))
+
+    def _end(self, work: _Work, state: TaskState, outcome: Outcome, now: int) -> Task:
+        work.task = task = replace(
+            work.task,
+            state=state,
+            last=work.last,
+            code=outcome.code,
+            error=outcome.error,
+            result=outcome.result,
+            started_at=work.task.started_at or (now if state in _PRODUCERS_WORD else None),
+            finished_at=now,
+            lease_expires_at=None,
+        )
+        self._db.execute(_END, (task.code, task.error, task.result, now, task.log))
+        self._write(work)
+        return task
+
+    # --- checks --------------------------------------------------------------------
+
+    def _check_running(self, work: _Work, lines: Lines | None) -> None:
+        if work.task.finished:
+            raise _finished(work.task)
+        if lines is not None and work.last + lines.count > MAX_LINE_NUMBER:
+            raise TooLarge(f"a task's output holds at most {MAX_LINE_NUMBER} lines", {"last": work.last})
+
+    def _check_repeat(self, work: _Work, lines: Lines, first: int) -> None:
+        """Return if ``lines`` stand at ``first`` already, as they do when a producer repeats itself."""
+        end = first + lines.count
+        if end > work.last or not self._stands(work, lines, first, end):
+            raise _finished(work.task) if work.task.finished else _conflict(work, first)
+
+    def _stands(self, work: _Work, lines: Lines, first: int, end: int) -> bool:
+        self._flush_task(work)
+        parts = [cut(chunk, first, end).payload for chunk in read_chunks(self._db, work.task.log, first, end)]
+        return SEPARATOR.join(parts) == lines.payload
+
+    def _check_same_end(self, work: _Work, outcome: Outcome, lines: Lines | None, first: int | None) -> Task:
+        task = work.task
+        same = (task.code, task.error, task.result) == (outcome.code, outcome.error, outcome.result)
+        if same and lines is not None and lines.count:
+            start = task.last - lines.count if first is None else first
+            same = start >= 0 and start + lines.count == task.last and self._stands(work, lines, start, task.last)
+        if not same:
+            raise _finished(task)
+        return task
+
+
+def _finished(task: Task) -> TaskFinished:
+    payload = {"last": task.last, "state": task.state.value, "code": task.code}
+    return TaskFinished(f"task {task.id!r} has ended as {task.state.value}", payload)
+
+
+def _conflict(work: _Work, first: int) -> AppendConflict:
+    message = f"first is {first}, but the output ends at line {work.last} and other lines stand there"
+    return AppendConflict(message, {"last": work.last})

@@ -1,0 +1,1 @@
+"""HTTP: what all rooms share, and the wiring."""

@@ -1,0 +1,80 @@
+"""The wiring: opens the services, builds the rooms and closes everything in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import wraps
+
+from aiohttp import web
+
+from taskserver.api.health import health_room
+from taskserver.api.tasks import tasks_room
+from taskserver.config import Settings
+from taskserver.keys import Keys
+from taskserver.model import Scope
+from taskserver.store import Store
+from taskserver.tasks import Tasks
+from taskserver.wakeup import LocalWakeup
+from taskserver.web.context import CALLER, SERVICES, Services
+from taskserver.web.middleware import answer_failures
+from taskserver.web.rooms import Handler, Room
+
+
+def make_services(settings: Settings, store: Store) -> Services:
+    """The services over an open store; ``make_app`` starts and stops them."""
+    wakeup = LocalWakeup()
+    tasks = Tasks(store, wakeup, limits=settings.limits, timing=settings.timing, memory=settings.memory)
+    return Services(settings, store, wakeup, tasks, Keys(store, wakeup))
+
+
+def make_app(services: Services) -> web.Application:
+    """The application with all rooms. The store stays its opener's to close."""
+    rooms = [tasks_room()]
+    health = health_room()
+    app = web.Application(
+        middlewares=[answer_failures(rooms, fallback=health)],
+        client_max_size=services.settings.limits.body_bytes,
+    )
+    app[SERVICES] = services
+    for room in [*rooms, health]:
+        add_room(app, room)
+    app.cleanup_ctx.append(_running)
+    app.on_shutdown.append(_drain)
+    return app
+
+
+def add_room(app: web.Application, room: Room) -> None:
+    """Serve a room's routes under each of its prefixes."""
+    for route in room.routes:
+        handler = _authenticated(room, route.handler, route.scope)
+        for prefix in room.prefixes:
+            if route.method == "GET":
+                app.router.add_get(prefix + route.path, handler, allow_head=True)
+            else:
+                app.router.add_route(route.method, prefix + route.path, handler)
+
+
+def _authenticated(room: Room, handler: Handler, scope: Scope | None) -> Handler:
+    if scope is None:
+        return handler
+
+    @wraps(handler)
+    async def checked(request: web.Request) -> web.StreamResponse:
+        caller = await room.authenticate(request)
+        caller.require(scope)
+        request[CALLER] = caller
+        return await handler(request)
+
+    return checked
+
+
+async def _running(app: web.Application) -> AsyncIterator[None]:
+    await app[SERVICES].tasks.start()
+    yield
+    await app[SERVICES].tasks.close()
+    await app[SERVICES].wakeup.close()
+
+
+async def _drain(app: web.Application) -> None:
+    """Called when no new connection is accepted any more: lets every open wait answer."""
+    app[SERVICES].tasks.drain()

@@ -1,0 +1,38 @@
+"""Typed access of handlers to the services behind them: the only way from a room to the core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from taskserver.config import Settings
+from taskserver.keys import Caller, Keys
+from taskserver.store import Store
+from taskserver.tasks import Tasks
+from taskserver.wakeup import Wakeup
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a running server consists of."""
+
+    settings: Settings
+    store: Store
+    wakeup: Wakeup
+    tasks: Tasks
+    keys: Keys
+
+
+SERVICES = web.AppKey("services", Services)
+CALLER = web.RequestKey("caller", Caller)
+
+
+def services(request: web.Request) -> Services:
+    """The services of the server that answers this request."""
+    return request.app[SERVICES]
+
+
+def caller(request: web.Request) -> Caller:
+    """Whose key came with this request; its route says that it needs one."""
+    return request[CALLER]

@@ -1,0 +1,93 @@
+"""Failures on the wire: those that exist only where there is HTTP, and the status and headers of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from taskserver import errors
+from taskserver.errors import TaskServerError
+
+RETRY_AFTER_SECONDS = 1  # a restart or a burst is over by then, as a rule
+
+
+class NoSuchEndpoint(TaskServerError):
+    """No route has this path."""
+
+    code = "no_such_endpoint"
+
+
+class MethodNotAllowed(TaskServerError):
+    """The path exists, but not with this method."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method} is not allowed on {path}; allowed: {', '.join(allowed)}")
+        self.allowed = allowed
+
+
+class UrlTooLong(TaskServerError):
+    """The request's path and query are longer than the limit."""
+
+    code = "url_too_long"
+
+
+class HeadersTooLarge(TaskServerError):
+    """A header of the request is longer than the limit."""
+
+    code = "headers_too_large"
+
+
+class BadRequest(TaskServerError):
+    """The request breaks HTTP itself."""
+
+    code = "bad_request"
+
+
+class InternalError(TaskServerError):
+    """A bug of ours; the log has the details."""
+
+    code = "internal_error"
+
+
+_STATUS: dict[type[TaskServerError], HTTPStatus] = {
+    errors.BadParameter: HTTPStatus.BAD_REQUEST,
+    errors.BadJson: HTTPStatus.BAD_REQUEST,
+    errors.BadBody: HTTPStatus.BAD_REQUEST,
+    errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.NoCredential: HTTPStatus.UNAUTHORIZED,
+    errors.BadCredential: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.TaskNotFound: HTTPStatus.NOT_FOUND,
+    errors.KeyNotFound: HTTPStatus.NOT_FOUND,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.TooManyWaiters: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.Draining: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StoreFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    NoSuchEndpoint: HTTPStatus.NOT_FOUND,
+    MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
+    UrlTooLong: HTTPStatus.REQUEST_URI_TOO_LONG,
+    HeadersTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    BadRequest: HTTPStatus.BAD_REQUEST,
+    InternalError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+
+
+def status(error: TaskServerError) -> HTTPStatus:
+    """The HTTP status of an error, by its class or the nearest one above it that has one."""
+    for base in type(error).__mro__:
+        if base in _STATUS:
+            return _STATUS[base]
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def headers(error: TaskServerError) -> dict[str, str]:
+    """The headers that an error's answer carries in every room."""
+    if isinstance(error, MethodNotAllowed):
+        return {"Allow": ", ".join(error.allowed)}
+    if isinstance(error, (errors.TooManyWaiters, errors.StoreUnavailable, errors.Draining)):
+        return {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return {}

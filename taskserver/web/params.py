@@ -1,0 +1,149 @@
+"""Query strings and JSON bodies, validated by marshmallow schemas through webargs.
+
+A validation error becomes one sentence that names the field and its bounds.
+Query strings are remembered by their raw text: the many clients that ask the
+same question pay for its validation once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import orjson
+from aiohttp import web
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
+from webargs.aiohttpparser import AIOHTTPParser
+
+from taskserver.errors import BadBody, BadJson, BadParameter, TooLarge, UnsupportedMediaType
+from taskserver.web.context import services
+
+QUERIES_REMEMBERED = 4096
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+class Integer(fields.Field):  # type: ignore[type-arg]
+    """A JSON number without a fraction, within bounds."""
+
+    def __init__(self, low: int, high: int, **kwargs: Any) -> None:
+        self.low, self.high = low, high
+        super().__init__(**kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
+            raise ValidationError(f"must be an integer from {self.low} to {self.high}")
+        return value
+
+
+class QueryInteger(Integer):
+    """The same in a query, where it is text: plain digits, since ``int()`` takes ``1_0`` and other scripts' digits too."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        number = int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
+        return super()._deserialize(number, attr, data, **kwargs)
+
+
+def body_text(max_length: int, **kwargs: Any) -> fields.String:
+    """A text of a body: bounded, and without NUL, which not every database can keep."""
+    return fields.String(validate=[validate.Length(max=max_length), _no_nul], **kwargs)
+
+
+def _no_nul(value: str) -> None:
+    if "\0" in value:
+        raise ValidationError("must not contain NUL")
+
+
+def describe(messages: Any, path: str = "") -> str:
+    """marshmallow's error messages as one line: ``wait: must be …; first: must be …``."""
+    if isinstance(messages, Mapping):
+        parts = []
+        for name, inner in messages.items():
+            # _schema and _nested are marshmallow's names for "the whole thing".
+            here = path if name in ("_schema", "_nested") else f"{path}.{name}" if path else str(name)
+            parts.append(describe(inner, here))
+        return "; ".join(parts)
+    text = " ".join(str(message) for message in messages)
+    text = text[:1].lower() + text[1:].rstrip(".")
+    return f"{path}: {text}" if path else text
+
+
+class _Parser(AIOHTTPParser):  # type: ignore[misc]  # webargs has no types for it
+    """webargs, with our errors in the place of its HTTP exceptions and orjson in the place of json."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {
+        # Clients send parameters that older and newer servers know; nothing may break over one.
+        "query": EXCLUDE,
+        # A misspelt field of a body would silently do nothing.
+        "json": RAISE,
+    }
+
+    async def load_json(self, req: web.Request, schema: Schema) -> Any:
+        return await read_json(req)
+
+    def handle_error(self, error: ValidationError, req: web.Request, schema: Schema, **_: Any) -> NoReturn:
+        messages = error.messages
+        if isinstance(messages, dict) and len(messages) == 1:
+            (location, messages), = messages.items()
+            if location == "json":
+                raise BadBody(describe(messages))
+        raise BadParameter(describe(messages))
+
+
+_parser = _Parser()
+_queries: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()
+
+
+async def query(request: web.Request, schema: Schema) -> dict[str, Any]:
+    """The validated query parameters; do not change them. Raises BadParameter."""
+    # Schemas are made once, at import, so their identity is as good as their name.
+    key = (id(schema), request.rel_url.raw_query_string)
+    known = _queries.get(key)
+    if known is None:
+        known = await _parser.parse(schema, request, location="query")
+        _queries[key] = known
+        if len(_queries) > QUERIES_REMEMBERED:
+            _queries.popitem(last=False)
+    return known
+
+
+async def body(request: web.Request, schema: Schema) -> dict[str, Any]:
+    """The validated JSON body; an absent one counts as ``{}``. Raises BadJson, BadBody, TooLarge, UnsupportedMediaType."""
+    validated: dict[str, Any] = await _parser.parse(schema, request, location="json")
+    return validated
+
+
+async def read_json(request: web.Request) -> Any:
+    """The JSON body, whatever it holds; ``{}`` if there is none."""
+    content_type = declared_type(request)
+    if content_type is not None and content_type != "application/json" and not content_type.endswith("+json"):
+        raise UnsupportedMediaType(f"the body must be application/json, not {content_type}")
+    data = await read_body(request)
+    if not data.strip():
+        return {}
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadJson(f"the body is not JSON: {error}") from None
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The whole body, within the limit. Raises TooLarge."""
+    limit = services(request).settings.limits.body_bytes
+    if request.content_length is not None and request.content_length > limit:
+        raise TooLarge(f"the body is larger than {limit} bytes")
+    # aiohttp counts while it reads (after decompression too) and gives up at client_max_size, which is the same limit.
+    return await request.read()
+
+
+def declared_type(request: web.Request) -> str | None:
+    """The body's media type in lower case without parameters, or None if the client did not say."""
+    header = request.headers.get("Content-Type")
+    return None if header is None else header.partition(";")[0].strip().lower()
+
+
+def one_of(values: type[Any]) -> Callable[[Any], None]:
+    """A validator for an enumeration's values that names them."""
+    names = [member.value for member in values]
+    return validate.OneOf(names, error="must be one of " + ", ".join(names))

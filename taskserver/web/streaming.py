@@ -1,0 +1,43 @@
+"""Answers that are written in parts, with bounded memory however long they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+from aiohttp import web
+
+NO_STORE = {"Cache-Control": "no-store"}
+# Proxies must hand each part on at once: nginx' word for it, and the standard's (RFC 10036).
+LIVE = {**NO_STORE, "X-Accel-Buffering": "no", "Incremental": "?1"}
+
+
+async def stream(
+    request: web.Request, parts: AsyncIterator[bytes], content_type: str, headers: Mapping[str, str] = NO_STORE
+) -> web.StreamResponse:
+    """Answer 200 with the parts as they come.
+
+    The first part is awaited before the headers are sent, so what fails there
+    is still answered with its true status; it may be empty, to have the headers
+    sent. What fails later cuts the connection: the client must not take half an
+    answer for a whole one.
+    """
+    first = await anext(parts, b"")
+    response = web.StreamResponse(headers={**headers, "Content-Type": content_type})
+    await response.prepare(request)
+    try:
+        if request.method != "HEAD":
+            if first:
+                await response.write(first)
+            async for part in parts:
+                await response.write(part)  # waits while the client is slow
+    except Exception:
+        abort(request)
+        raise ConnectionResetError("the answer broke off") from None
+    await response.write_eof()
+    return response
+
+
+def abort(request: web.Request) -> None:
+    """Cut the connection."""
+    if request.transport is not None:
+        request.transport.abort()
