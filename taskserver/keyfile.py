@@ -22,7 +22,7 @@ def write_key(path: Path, secret: str) -> None:
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(descriptor, 0o600)
             file.write(secret + "\n")
-        os.replace(fresh, path)
+        fresh.replace(path)
     except OSError as error:
         raise StartupError(f"cannot write the key file {path}: {error.strerror}") from error
 

@@ -60,7 +60,8 @@ async def _listen(app: web.Application, settings: Settings, say: Say, stop: asyn
         try:
             await site.start()
         except OSError as error:
-            raise StartupError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}") from error
+            place = f"{settings.host} port {settings.port}"
+            raise StartupError(f"cannot listen on {place}: {error.strerror or error}") from error
         say(f"listening on {_url(runner)}")
         await stop.wait()
         say("stopping")
@@ -97,7 +98,7 @@ async def _bootstrap(keys: Keys, path: Path) -> None:
         await keys.issue(BOOTSTRAP, [Scope.ADMIN], secret=secret)
         return
     if known.revoked_at is not None:
-        raise StartupError(f"the key in {path} has been revoked; put another one there, or remove the file to have one made")
+        raise StartupError(f"the key in {path} has been revoked; put another one there, or remove the file")
 
 
 async def _retire_bootstrap(keys: Keys) -> None:

@@ -334,5 +334,3 @@ def _check_first(task: Task, first: int) -> Task:
     if first > task.last:
         raise FirstBeyondOutput(f"first: is {first}, but the output has {task.last} lines so far", {"last": task.last})
     return task
-
-

@@ -28,11 +28,11 @@ class Subscription:
         self._future: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Subscription:
-        self._wakeup._add(self, self._topics)
+        self._wakeup.add(self, self._topics)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._wakeup._discard(self, self._topics)
+        self._wakeup.discard(self, self._topics)
 
     def clear(self) -> None:
         """Forget the wake-ups so far; call it before reading."""
@@ -110,11 +110,13 @@ class LocalWakeup(Wakeup):
         """How many waits are open on a topic."""
         return len(self._topics.get(topic, ()))
 
-    def _add(self, subscription: Subscription, topics: tuple[str, ...]) -> None:
+    def add(self, subscription: Subscription, topics: tuple[str, ...]) -> None:
+        """Called by a subscription that begins."""
         for topic in topics:
             self._topics.setdefault(topic, {})[subscription] = None
 
-    def _discard(self, subscription: Subscription, topics: tuple[str, ...]) -> None:
+    def discard(self, subscription: Subscription, topics: tuple[str, ...]) -> None:
+        """Called by a subscription that ends."""
         for topic in topics:
             subscribers = self._topics.get(topic)
             if subscribers is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from taskserver.errors import StoreUnavailable, TaskServerError
+from taskserver.errors import Draining, StoreUnavailable, TaskServerError
 from taskserver.keys import Caller
 from taskserver.web.context import services
-from taskserver.web.failures import status
+from taskserver.web.failures import headers, status
 from taskserver.web.rooms import Room, Route
 
 
@@ -19,17 +19,19 @@ async def healthz(request: web.Request) -> web.StreamResponse:
 async def readyz(request: web.Request) -> web.StreamResponse:
     """The server takes requests: the store answers, and no shutdown is under way."""
     if services(request).tasks.draining:
-        return web.json_response({"status": "draining"}, status=503, headers={"Retry-After": "1"})
+        return web.json_response({"status": "draining"}, status=503, headers=headers(Draining("")))
     try:
         await services(request).store.ping()
     except StoreUnavailable as error:
-        return web.json_response({"status": "store unavailable", "error": error.message}, status=503, headers={"Retry-After": "1"})
+        body = {"status": "store unavailable", "error": error.message}
+        return web.json_response(body, status=503, headers=headers(error))
     return web.json_response({"status": "ok"})
 
 
 def health_room() -> Room:
     """The room of everything that belongs to no other."""
-    return Room("health", ("",), (Route("GET", "/healthz", healthz, None), Route("GET", "/readyz", readyz, None)), _nobody, _refuse)
+    routes = (Route("GET", "/healthz", healthz, None), Route("GET", "/readyz", readyz, None))
+    return Room("health", ("",), routes, _nobody, _refuse)
 
 
 async def _nobody(request: web.Request) -> Caller:

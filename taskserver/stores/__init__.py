@@ -27,5 +27,7 @@ def sqlite_path(url: str) -> str:
     """The file that a ``sqlite:///`` URL names. Raises StoreOpenError if it is another kind of URL."""
     path = url.removeprefix(SQLITE)
     if path == url or not path or path.startswith(":"):
-        raise StoreOpenError(f"cannot open database {url!r}: it must look like sqlite:///tasks.db or sqlite:////var/lib/tasks.db")
+        raise StoreOpenError(
+            f"cannot open database {url!r}: it must look like sqlite:///tasks.db or sqlite:////var/lib/tasks.db"
+        )
     return path

@@ -100,9 +100,7 @@ class SqliteStore(Store):
             conditions.append(("state = ?", where.state.value))
         if where.name is not None:
             conditions.append(("name = ?", where.name))
-        for label in where.labels.items():
-            # json_each and not json_extract: a label's name may hold quotes and dots.
-            conditions.append((_HAS_LABEL, dumps(dict([label])).decode()))
+        conditions += [(_HAS_LABEL, dumps({name: value}).decode()) for name, value in where.labels.items()]
         clause = " WHERE " + " AND ".join(text for text, _ in conditions) if conditions else ""
         sql = f"SELECT {TASK_COLUMNS} FROM task{clause} ORDER BY log DESC LIMIT ?"
         rows = await self._query(sql, (*(value for _, value in conditions), limit))
@@ -164,8 +162,11 @@ class SqliteStore(Store):
         while chunks := await self.read(log, first, MAX_LINE_NUMBER, SEAL_BYTES):
             # Compression runs in a thread: it takes milliseconds and lets go of the interpreter.
             rows = await asyncio.to_thread(_seal_rows, log, chunks)
-            await self._change(functools.partial(SqliteTransaction.replace_chunks, log=log, rows=rows, first=first, end=chunks[-1].end))
-            first = chunks[-1].end
+            end = chunks[-1].end
+            await self._change(
+                functools.partial(SqliteTransaction.replace_chunks, log=log, rows=rows, first=first, end=end)
+            )
+            first = end
         await self._change(lambda tx: tx.mark_sealed(log))
 
     # --- keys --------------------------------------------------------------------

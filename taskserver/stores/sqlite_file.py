@@ -67,7 +67,7 @@ class DatabaseFile:
     def _take_lock(self) -> None:
         """Hold ``<file>.lock``: the kernel lets go of it when this process ends, however it ends."""
         try:
-            self._lock = open(f"{self.path}.lock", "ab")
+            self._lock = self.path.with_name(f"{self.path.name}.lock").open("ab")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.unlock()

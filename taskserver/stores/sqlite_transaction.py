@@ -51,7 +51,14 @@ from taskserver.stores.sqlite_rows import (
 )
 
 _SELECT = f"SELECT {TASK_COLUMNS}, result FROM task WHERE id = ?"
-_UPDATE = "UPDATE task SET state = ?, last = ?, started_at = ?, lease_expires_at = ?, cancel_requested = ? WHERE log = ?"
+_UPDATE = (
+    "UPDATE task SET state = ?, last = ?, started_at = ?, lease_expires_at = ?, cancel_requested = ? WHERE log = ?"
+)
+_INSERT = (
+    "INSERT INTO task (log, id, owner, name, state, labels, created_at, lease_us, lease_expires_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_DELETE_CHUNKS = "DELETE FROM chunk WHERE key >= ? AND key < ?"
 _END = "UPDATE task SET code = ?, error = ?, result = ?, finished_at = ? WHERE log = ?"
 
 _PRODUCERS_WORD = (TaskState.SUCCESS, TaskState.FAILED)  # ends that only somebody who worked on it can tell
@@ -92,11 +99,9 @@ class SqliteTransaction:
             lease_us=new.lease_us,
             lease_expires_at=lease_end(now, new.lease_us),
         )
-        self._db.execute(
-            "INSERT INTO task (log, id, owner, name, state, labels, created_at, lease_us, lease_expires_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (log, task.id, task.owner, task.name, task.state.value, dumps(dict(task.labels)).decode(), now, task.lease_us, task.lease_expires_at),
-        )
+        labels = dumps(dict(task.labels)).decode()
+        lease = (task.lease_us, task.lease_expires_at)
+        self._db.execute(_INSERT, (log, task.id, task.owner, task.name, task.state.value, labels, now, *lease))
         self.changes.append(Change(task))
         return task
 
@@ -155,7 +160,7 @@ class SqliteTransaction:
         task = work.task
         if not task.finished:
             raise TaskNotFinished(f"task {task_id!r} is {task.state.value}; only a finished task can be deleted")
-        self._db.execute("DELETE FROM chunk WHERE key >= ? AND key < ?", (chunk_key(task.log, 0), chunk_key(task.log + 1, 0)))
+        self._db.execute(_DELETE_CHUNKS, (chunk_key(task.log, 0), chunk_key(task.log + 1, 0)))
         self._db.execute("DELETE FROM task WHERE log = ?", (task.log,))
         del self._works[task_id]
         self.changes.append(Change(task, deleted=True))
@@ -179,7 +184,7 @@ class SqliteTransaction:
     def replace_chunks(self, log: int, rows: Iterable[Row], first: int, end: int) -> None:
         """Put ``rows`` in the place of the chunks of lines ``[first, end)``, unless the log is gone."""
         if self._db.execute("SELECT 1 FROM task WHERE log = ?", (log,)).fetchone():
-            self._db.execute("DELETE FROM chunk WHERE key >= ? AND key < ?", (chunk_key(log, first), chunk_key(log, end)))
+            self._db.execute(_DELETE_CHUNKS, (chunk_key(log, first), chunk_key(log, end)))
             self._db.executemany(INSERT_CHUNK, rows)
 
     def mark_sealed(self, log: int) -> None:

@@ -24,7 +24,7 @@ QUERIES_REMEMBERED = 4096
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
-class Integer(fields.Field):  # type: ignore[type-arg]
+class Integer(fields.Field[int]):
     """A JSON number without a fraction, within bounds."""
 
     def __init__(self, low: int, high: int, **kwargs: Any) -> None:
@@ -38,7 +38,7 @@ class Integer(fields.Field):  # type: ignore[type-arg]
 
 
 class QueryInteger(Integer):
-    """The same in a query, where it is text: plain digits, since ``int()`` takes ``1_0`` and other scripts' digits too."""
+    """The same in a query, as text: plain digits only, since ``int()`` takes ``1_0`` and other scripts' digits too."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         number = int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
@@ -69,10 +69,10 @@ def describe(messages: Any, path: str = "") -> str:
     return f"{path}: {text}" if path else text
 
 
-class _Parser(AIOHTTPParser):  # type: ignore[misc]  # webargs has no types for it
+class _Parser(AIOHTTPParser):
     """webargs, with our errors in the place of its HTTP exceptions and orjson in the place of json."""
 
-    DEFAULT_UNKNOWN_BY_LOCATION = {
+    DEFAULT_UNKNOWN_BY_LOCATION = {  # noqa: RUF012 - webargs declares it so
         # Clients send parameters that older and newer servers know; nothing may break over one.
         "query": EXCLUDE,
         # A misspelt field of a body would silently do nothing.
@@ -85,7 +85,7 @@ class _Parser(AIOHTTPParser):  # type: ignore[misc]  # webargs has no types for 
     def handle_error(self, error: ValidationError, req: web.Request, schema: Schema, **_: Any) -> NoReturn:
         messages = error.messages
         if isinstance(messages, dict) and len(messages) == 1:
-            (location, messages), = messages.items()
+            ((location, messages),) = messages.items()
             if location == "json":
                 raise BadBody(describe(messages))
         raise BadParameter(describe(messages))
@@ -109,7 +109,10 @@ async def query(request: web.Request, schema: Schema) -> dict[str, Any]:
 
 
 async def body(request: web.Request, schema: Schema) -> dict[str, Any]:
-    """The validated JSON body; an absent one counts as ``{}``. Raises BadJson, BadBody, TooLarge, UnsupportedMediaType."""
+    """The validated JSON body; an absent one counts as ``{}``.
+
+    Raises BadJson, BadBody, TooLarge, UnsupportedMediaType.
+    """
     validated: dict[str, Any] = await _parser.parse(schema, request, location="json")
     return validated
 

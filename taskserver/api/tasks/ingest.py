@@ -46,9 +46,7 @@ async def receive(request: web.Request, task_id: str, first: int | None) -> Appe
     return await tasks.append(caller(request), task_id, decode(await read_body(request), limit), first)
 
 
-async def _receive_live(
-    request: web.Request, task_id: str, first: int | None, decode: Decode, limit: int
-) -> Appended:
+async def _receive_live(request: web.Request, task_id: str, first: int | None, decode: Decode, limit: int) -> Appended:
     """Append lines as they arrive.
 
     What has been appended stays when a later line is refused; the error's

@@ -41,7 +41,8 @@ async def finish_task(request: web.Request) -> web.StreamResponse:
     if word["output"] is not None:
         lines = from_texts(word["output"], services(request).settings.limits.line_bytes)
     outcome = Outcome(word["code"], word["error"], word["result"])
-    task = await services(request).tasks.finish(caller(request), request.match_info["id"], outcome, lines, word["first"])
+    tasks, task_id = services(request).tasks, request.match_info["id"]
+    task = await tasks.finish(caller(request), task_id, outcome, lines, word["first"])
     return await answer_task(request, task, task.last)
 
 

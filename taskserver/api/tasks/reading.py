@@ -129,5 +129,3 @@ def _format(request: web.Request, args: dict[str, Any]) -> str:
             if media_type == offered:
                 return name
     return "json"
-
-

@@ -7,14 +7,15 @@ from aiohttp import web
 
 from taskserver import errors
 from taskserver.api.tasks import keys, producing, reading
+from taskserver.api.tasks.reading import JSON
 from taskserver.errors import TaskServerError
 from taskserver.keys import Caller
 from taskserver.model import Scope
 from taskserver.web import failures
 from taskserver.web.context import services
 from taskserver.web.rooms import Room, Route
+from taskserver.web.streaming import NO_STORE
 
-JSON = "application/json; charset=utf-8"
 SCHEMES = ("Key ", "Bearer ")  # Posit Connect's, and the one that most HTTP libraries know
 
 # Posit Connect's own numbers where it has one (CONTRACTS A2); ours begin at 1000.
@@ -82,7 +83,7 @@ async def authenticate(request: web.Request) -> Caller:
 def refuse(error: TaskServerError) -> web.Response:
     """``{"code", "error", "payload"}`` (CONTRACTS A2)."""
     body = orjson.dumps({"code": _code(error), "error": error.message, "payload": error.payload})
-    return web.Response(body=body, status=failures.status(error), headers={"Content-Type": JSON, "Cache-Control": "no-store"})
+    return web.Response(body=body, status=failures.status(error), headers={**NO_STORE, "Content-Type": JSON})
 
 
 def _code(error: TaskServerError) -> int:

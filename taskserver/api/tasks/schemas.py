@@ -54,7 +54,9 @@ class OutputQuery(Schema):
     wait = QueryInteger(0, MAX_OUTPUT_WAIT, load_default=None)
     limit = QueryInteger(1, MAX_OUTPUT_LIMIT, load_default=DEFAULT_OUTPUT_LIMIT)
     follow = fields.Boolean(load_default=False)
-    format = fields.String(load_default=None, validate=validate.OneOf(FORMATS, error="must be one of " + ", ".join(FORMATS)))
+    format = fields.String(
+        load_default=None, validate=validate.OneOf(FORMATS, error="must be one of " + ", ".join(FORMATS))
+    )
 
     @pre_load
     def _one_start(self, data: Any, **_: Any) -> Any:
@@ -63,7 +65,7 @@ class OutputQuery(Schema):
         return data
 
 
-class Cursor(fields.Field):  # type: ignore[type-arg]
+class Cursor(fields.Field[int]):
     """Where a page of a list ends, in a form that invites nobody to calculate with it."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
@@ -86,7 +88,9 @@ class ListQuery(Schema):
 
     state = fields.String(load_default=None, validate=one_of(TaskState))
     name = fields.String(load_default=None)
-    label = fields.List(fields.String(validate=validate.Regexp(r"[^=]+=.*", error="must look like key=value")), load_default=list)
+    label = fields.List(
+        fields.String(validate=validate.Regexp(r"(?s)[^=]+=.*", error="must look like key=value")), load_default=list
+    )
     limit = QueryInteger(1, MAX_LIST_LIMIT, load_default=DEFAULT_LIST_LIMIT)
     cursor = Cursor(load_default=None)
 
@@ -107,7 +111,9 @@ class NewTaskBody(Schema):
     name = body_text(MAX_NAME_LENGTH, load_default="")
     lease = fields.Float(
         load_default=None,
-        validate=validate.Range(0, MAX_LEASE, min_inclusive=False, error=f"must be more than 0 and at most {MAX_LEASE} seconds"),
+        validate=validate.Range(
+            0, MAX_LEASE, min_inclusive=False, error=f"must be more than 0 and at most {MAX_LEASE} seconds"
+        ),
     )
     labels = fields.Dict(
         keys=body_text(MAX_LABEL_LENGTH),
