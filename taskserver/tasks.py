@@ -234,17 +234,17 @@ class Tasks:
     async def follow(self, caller: Caller, task_id: str, first: int, heartbeat: float) -> AsyncIterator[Page]:
         """Lines from ``first`` on as they come, until the task has ended and all is told.
 
-        Yields an empty page whenever nothing came for ``heartbeat`` seconds. Ends
-        early when the server drains. What is not taken is not read: a slow
+        Yields an empty page whenever nothing came for ``heartbeat`` seconds, and
+        the last page is ``complete``. Ends without one when the server drains. What is not taken is not read: a slow
         reader costs one page.
         """
         while True:
             task = await self.wait_output(caller, task_id, first, heartbeat)
-            idle = task.last == first and not task.finished
+            nothing = task.last == first
             async for page in self.pages(task, first, task.last):
                 yield page
                 first = page.end
-            if idle:
+            if nothing:
                 yield Page(task, first, first, ())
             if self._draining or (task.finished and first == task.last):
                 return

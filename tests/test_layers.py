@@ -16,13 +16,15 @@ LAYERS = [
     ["taskserver", "taskserver.errors", "taskserver.config"],
     ["taskserver.model"],
     ["taskserver.encoding"],
+    ["taskserver.streams"],
     ["taskserver.store", "taskserver.wakeup"],
     ["taskserver.keys", "taskserver.live"],
     ["taskserver.tasks"],
     ["taskserver.stores"],
     ["taskserver.keyfile"],
-    ["taskserver.web.context", "taskserver.web.failures"],
-    ["taskserver.web.rooms", "taskserver.web.params", "taskserver.web.streaming"],
+    ["taskserver.web.streaming", "taskserver.web.failures"],
+    ["taskserver.web.context"],
+    ["taskserver.web.rooms", "taskserver.web.params"],
     ["taskserver.web.middleware"],
     ["taskserver.api"],
     ["taskserver.web.app"],
@@ -32,7 +34,7 @@ LAYERS = [
     ["taskserver.cli"],
     ["taskserver.__main__"],
 ]
-CORE = [layer for layers in LAYERS[:6] for layer in layers]
+CORE = [layer for layers in LAYERS[:7] for layer in layers]
 DRIVERS = {"aiohttp", "aiosqlite", "sqlite3", "asyncpg", "webargs", "click", "rich"}
 
 

@@ -17,19 +17,32 @@ EXIT_CANNOT_START = 3  # 1 is any failure and 2 a wrong command line: this one i
 @click.command()
 @click.option("--host", default=DEFAULT_HOST, show_default=True, envvar="TASKSERVER_HOST", help="Address to listen on.")
 @click.option(
-    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535), envvar="TASKSERVER_PORT",
+    "--port",
+    default=DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    envvar="TASKSERVER_PORT",
     help="Port to listen on; 0 picks a free one and prints it.",
 )
 @click.option(
-    "--database", default=DEFAULT_DATABASE, show_default=True, envvar="TASKSERVER_DATABASE",
+    "--database",
+    default=DEFAULT_DATABASE,
+    show_default=True,
+    envvar="TASKSERVER_DATABASE",
     help="Where to keep everything: sqlite:///relative/path or sqlite:////absolute/path.",
 )
 @click.option(
-    "--bootstrap-key-file", metavar="FILE", envvar="TASKSERVER_BOOTSTRAP_KEY_FILE",
+    "--bootstrap-key-file",
+    metavar="FILE",
+    envvar="TASKSERVER_BOOTSTRAP_KEY_FILE",
     help="The key in FILE is an admin key. A missing FILE is made, readable by you only.",
 )
 @click.option(
-    "--synchronous", default="full", show_default=True, type=click.Choice(["full", "normal"]), envvar="TASKSERVER_SYNCHRONOUS",
+    "--synchronous",
+    default="full",
+    show_default=True,
+    type=click.Choice(["full", "normal"]),
+    envvar="TASKSERVER_SYNCHRONOUS",
     help="full: an acknowledged line survives a power failure. normal: faster, and survives a crash of the server,"
     " but a power failure can take back the last moments before it.",
 )

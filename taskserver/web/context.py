@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -11,6 +11,7 @@ from taskserver.keys import Caller, Keys
 from taskserver.store import Store
 from taskserver.tasks import Tasks
 from taskserver.wakeup import Wakeup
+from taskserver.web.streaming import EncodeOnce
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Services:
     wakeup: Wakeup
     tasks: Tasks
     keys: Keys
+    encoded: EncodeOnce = field(default_factory=EncodeOnce)
 
 
 SERVICES = web.AppKey("services", Services)

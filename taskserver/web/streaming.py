@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from aiohttp import web
 
@@ -41,3 +42,25 @@ def abort(request: web.Request) -> None:
     """Cut the connection."""
     if request.transport is not None:
         request.transport.abort()
+
+
+class EncodeOnce:
+    """Encoded pages of the last moments: followers at the same cursor get the same bytes.
+
+    Lines never change, so an entry is never wrong; only a few are kept, because
+    followers of one task read the same page at almost the same time.
+    """
+
+    PAGES = 64
+
+    def __init__(self) -> None:
+        self._pages: OrderedDict[tuple[str, int, int, int], bytes] = OrderedDict()
+
+    def get(self, key: tuple[str, int, int, int], encode: Callable[[], bytes]) -> bytes:
+        """The bytes for (format, log, first, end), made by ``encode`` if they are not here."""
+        encoded = self._pages.get(key)
+        if encoded is None:
+            encoded = self._pages[key] = encode()
+            if len(self._pages) > self.PAGES:
+                self._pages.popitem(last=False)
+        return encoded

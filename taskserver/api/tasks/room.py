@@ -6,7 +6,7 @@ import orjson
 from aiohttp import web
 
 from taskserver import errors
-from taskserver.api.tasks import keys, producing, reading
+from taskserver.api.tasks import keys, output, producing, reading
 from taskserver.api.tasks.reading import JSON
 from taskserver.errors import TaskServerError
 from taskserver.keys import Caller
@@ -51,7 +51,7 @@ CODES: dict[type[TaskServerError], int] = {
 ROUTES = (
     Route("GET", "/experimental/tasks/{id}", reading.get_task, Scope.READ),
     Route("GET", "/tasks/{id}", reading.get_task, Scope.READ),
-    Route("GET", "/tasks/{id}/output", reading.get_output, Scope.READ),
+    Route("GET", "/tasks/{id}/output", output.get_output, Scope.READ),
     Route("GET", "/tasks", reading.list_tasks, Scope.READ),
     Route("POST", "/tasks", producing.create_task, Scope.WRITE),
     Route("POST", "/tasks/{id}/output", producing.append_output, Scope.WRITE),

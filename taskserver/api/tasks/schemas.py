@@ -27,7 +27,12 @@ from taskserver.config import (
 from taskserver.model import ID_PATTERN, Scope, TaskState
 from taskserver.web.params import Integer, QueryInteger, body_text, one_of
 
-FORMATS = {"json": "application/json", "text": "text/plain"}
+FORMATS = {
+    "json": "application/json",
+    "text": "text/plain",
+    "ndjson": "application/x-ndjson",
+    "sse": "text/event-stream",
+}
 
 
 NAME = r"[\w.@-]{1,100}\Z"

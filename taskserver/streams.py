@@ -1,0 +1,93 @@
+"""Encoders: how one page of a followed output looks in each format (PROTOCOLS.md, A5).
+
+Pure functions over pages; the loop that brings the pages is ``Tasks.follow``.
+
+Rules of the formats:
+
+- NDJSON: one object a line; the last one tells the task's state.
+- SSE (WHATWG HTML, section 9.2): an event is ended by an empty line, a newline
+  within data begins another ``data:`` field. ``id`` is the cursor after the
+  event, so a reconnect's ``Last-Event-ID`` resumes there. The ``end`` event has
+  an id of its own: a client that saw all output but not the end is told it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from taskserver.encoding import SEPARATOR, decode_side, dumps, isotime, raw_text
+from taskserver.model import Chunk, Task
+
+RETRY_MS = (1000, 3000)  # clients of a restarted server come back spread over this time
+END_SUFFIX = "-end"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A format: its content type, and bytes for the beginning, for lines, for a quiet moment and for the end."""
+
+    name: str
+    content_type: str
+    begin: Callable[[], bytes]
+    lines: Callable[[Sequence[Chunk]], bytes]
+    idle: Callable[[], bytes]
+    end: Callable[[Task], bytes]
+
+
+def _nothing(*_: object) -> bytes:
+    return b""
+
+
+def text_lines(chunks: Sequence[Chunk]) -> bytes:
+    """The lines as they were printed."""
+    return b"".join(raw_text(chunk.payload) for chunk in chunks)
+
+
+def ndjson_lines(chunks: Sequence[Chunk]) -> bytes:
+    """``{"n", "text", "stream", "time"}`` a line."""
+    parts = []
+    for chunk in chunks:
+        sides = decode_side(chunk.side, chunk.count)
+        for number, (text, (time_us, stream)) in enumerate(
+            zip(chunk.payload.split(SEPARATOR), sides, strict=True), chunk.first
+        ):
+            head = f'{{"n":{number},"text":'.encode()
+            tail = f',"stream":"{stream.name.lower()}","time":"{isotime(time_us)}"}}\n'.encode()
+            parts.append(head + text + tail)
+    return b"".join(parts)
+
+
+def ndjson_end(task: Task) -> bytes:
+    """How the task stands."""
+    return dumps({"finished": task.finished, "code": task.code, "error": task.error, "last": task.last}) + b"\n"
+
+
+def sse_begin() -> bytes:
+    """When to come back after a broken connection."""
+    return b"retry: %d\n\n" % random.randint(*RETRY_MS)  # noqa: S311 - spreads clients, guards nothing
+
+
+def sse_lines(chunks: Sequence[Chunk]) -> bytes:
+    """``event: output`` with a JSON array of lines."""
+    payload = SEPARATOR.join(chunk.payload for chunk in chunks).replace(b"\n", b"\ndata: ")
+    return b"id: %d\nevent: output\ndata: [%b]\n\n" % (chunks[-1].end, payload)
+
+
+def sse_idle() -> bytes:
+    """A comment, so that proxies see that the connection lives."""
+    return b":\n\n"
+
+
+def sse_end(task: Task) -> bytes:
+    """``event: end`` with the final state."""
+    state = {"state": task.state.value, "finished": task.finished, "code": task.code, "error": task.error}
+    data = dumps({**state, "last": task.last})
+    return b"id: %d%b\nevent: end\ndata: %b\n\n" % (task.last, END_SUFFIX.encode(), data)
+
+
+TEXT = Encoder("text", "text/plain; charset=utf-8", _nothing, text_lines, _nothing, _nothing)
+NDJSON = Encoder("ndjson", "application/x-ndjson", _nothing, ndjson_lines, _nothing, ndjson_end)
+SSE = Encoder("sse", "text/event-stream", sse_begin, sse_lines, sse_idle, sse_end)
+ENCODERS = {encoder.name: encoder for encoder in (TEXT, NDJSON, SSE)}
