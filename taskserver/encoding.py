@@ -23,7 +23,8 @@ from typing import Any
 
 import orjson
 
-from taskserver.model import Chunk, Lines, Stream, Task
+from taskserver.dagmodel import Run
+from taskserver.model import Chunk, Lines, Place, Stream, Task
 
 SEPARATOR = b",\n"
 
@@ -187,6 +188,40 @@ def task_summary(task: Task) -> dict[str, Any]:
         "finished_at": isotime(task.finished_at),
         "lease": None if task.lease_us is None else task.lease_us / 1_000_000,
         "cancel_requested": task.cancel_requested,
+        "run": _place_summary(task.place),
+    }
+
+
+def _place_summary(place: Place | None) -> dict[str, Any] | None:
+    if place is None:
+        return None
+    return {
+        "id": str(place.run),
+        "task_id": place.task_id,
+        "map_index": place.map_index,
+        "try_number": place.try_number,
+    }
+
+
+def run_summary(run: Run) -> dict[str, Any]:
+    """A run as our own API tells it; the claim is between the server and its claimant."""
+    return {
+        "id": str(run.id),
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
+        "state": run.state.value,
+        "finished": run.finished,
+        "error": run.error,
+        "conf": orjson.loads(run.conf),
+        "metadata": None if run.metadata is None else orjson.loads(run.metadata),
+        "tag": run.tag,
+        "note": run.note,
+        "attempt": run.attempt,
+        "queued_at": isotime(run.queued_at),
+        "run_after": isotime(run.run_after),
+        "started_at": isotime(run.started_at),
+        "finished_at": isotime(run.finished_at),
+        "cancel_requested": run.cancel_requested,
     }
 
 
@@ -201,3 +236,23 @@ def task_head(task: Task) -> bytes:
 
 
 TASK_TAIL = b"]}"
+
+
+def encode_event(task: Task) -> bytes:
+    """A task's transition as a line of its run's event log: a JSON object, which can hold no raw newline either."""
+    assert task.place is not None
+    duration = None
+    if task.started_at is not None and task.finished_at is not None:
+        duration = (task.finished_at - task.started_at) // 1000
+    return dumps(
+        {
+            "execution_id": str(task.place.run),
+            "task_id": task.place.task_id,
+            "map_index": task.place.map_index,
+            "status": task.state.value,
+            "started_at": isotime(task.started_at),
+            "completed_at": isotime(task.finished_at),
+            "duration_ms": duration,
+            "error": task.error,
+        }
+    )

@@ -94,6 +94,18 @@ class TaskNotFound(TaskServerError):
     code = "task_not_found"
 
 
+class DagNotFound(TaskServerError):
+    """There is no such dag, or the caller may not know of it."""
+
+    code = "dag_not_found"
+
+
+class RunNotFound(TaskServerError):
+    """There is no such run, or the caller may not know of it."""
+
+    code = "run_not_found"
+
+
 class KeyNotFound(TaskServerError):
     """There is no such API key."""
 
@@ -116,6 +128,36 @@ class KeyExists(Conflict):
     """The name is in use by a key that has not been revoked."""
 
     code = "key_exists"
+
+
+class DagExists(Conflict):
+    """The dag id belongs to another owner."""
+
+    code = "dag_exists"
+
+
+class RunExists(Conflict):
+    """The dag has a run with this run id or this logical date."""
+
+    code = "run_exists"
+
+
+class RunFinished(Conflict):
+    """The run has ended."""
+
+    code = "run_finished"
+
+
+class RunClaimed(Conflict):
+    """The run is another claimant's: this one's claim is missing, or was lost."""
+
+    code = "run_claimed"
+
+
+class TasksRunning(Conflict):
+    """The run's end cannot be derived from its tasks while some of them still run."""
+
+    code = "tasks_running"
 
 
 class AppendConflict(Conflict):

@@ -1,29 +1,45 @@
-"""LiveTasks: head and newest lines of the tasks that change now, bounded, so that a poll at the tail reads no database.
+"""LiveLogs: heads and newest lines in memory, bounded, so that a poll at the tail reads no database.
 
-Entries come from committed changes only, never from a read: a read may be
-overtaken by a commit, and what it saw would then stay here for ever.
+A log's *head* is its task or run as it was committed last. Each commit of this
+process is applied here before it is acknowledged, so an entry is never behind.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from taskserver.config import Memory
 from taskserver.encoding import cut
-from taskserver.model import Chunk, Task
-from taskserver.store import Change
+from taskserver.model import Chunk
+from taskserver.store import Store
 
-ENTRY_COST = 1024  # of a task's head; keeps a million empty tasks from being kept as well
+ENTRY_COST = 1024  # of a head; keeps a million logs without lines from being kept as well
 CHUNK_COST = 150  # of the objects around a chunk's bytes
 
 
-class Live:
-    """One task's head, and its newest lines from ``first`` on."""
+class Head(Protocol):
+    """What heads have in common: the store's number of the log, and how many lines it has."""
 
-    __slots__ = ("chunks", "first", "size", "task")
+    @property
+    def log(self) -> int: ...
 
-    def __init__(self, task: Task, first: int) -> None:
-        self.task = task
+    @property
+    def last(self) -> int: ...
+
+
+K = TypeVar("K", bound=Hashable)
+H = TypeVar("H", bound=Head)
+
+
+class Live(Generic[H]):
+    """One log's head, and its newest lines from ``first`` on."""
+
+    __slots__ = ("chunks", "first", "head", "size")
+
+    def __init__(self, head: H, first: int) -> None:
+        self.head = head
         self.first = first
         self.chunks: deque[Chunk] = deque()
         self.size = ENTRY_COST
@@ -51,33 +67,82 @@ class Live:
             self.first = dropped.end
 
 
-class LiveTasks:
-    """The entries, least recently changed first, within ``memory``'s bounds."""
+class LiveLogs(Generic[K, H]):
+    """The entries by key, least recently changed first, within ``memory``'s bounds."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, store: Store, memory: Memory) -> None:
+        self._store = store
         self._memory = memory
-        self._entries: OrderedDict[str, Live] = OrderedDict()
+        self._entries: OrderedDict[K, Live[H]] = OrderedDict()
         self._size = 0
+        self._evictions = 0
 
-    def get(self, task_id: str) -> Live | None:
-        """The entry of a task, if it has one. Its head is what was committed last."""
-        return self._entries.get(task_id)
+    def get(self, key: K) -> Live[H] | None:
+        """The entry of a log, if it has one."""
+        return self._entries.get(key)
 
-    def apply(self, change: Change) -> None:
-        """Take over one committed change."""
-        task, chunk = change.task, change.chunk
-        live = self._entries.pop(task.id, None)
+    async def head(self, key: K, read: Callable[[K], Awaitable[H]]) -> H:
+        """The head as committed last; ``read`` asks the store if it is not here.
+
+        What was read is kept, unless a commit came in meanwhile: that one's head
+        is newer. (If entries were dropped meanwhile, that commit's may be among
+        them, so nothing is kept.)
+        """
+        live = self._entries.get(key)
         if live is not None:
-            self._size -= live.size
-        if change.deleted:
-            return
+            return live.head
+        evictions = self._evictions
+        head = await read(key)
+        live = self._entries.get(key)
+        if live is not None:
+            return live.head
+        if evictions == self._evictions:
+            self._put(key, Live(head, head.last))
+        return head
+
+    def apply(self, key: K, head: H, chunk: Chunk | None) -> None:
+        """Take over one committed change."""
+        live = self._take(key)
         if live is None:
-            live = Live(task, task.last if chunk is None else chunk.first)
-        live.task = task
+            live = Live(head, head.last if chunk is None else chunk.first)
+        live.head = head
         if chunk is not None:
             live.add(chunk, self._memory.task_bytes)
-        self._entries[task.id] = live
+        self._put(key, live)
+
+    def forget(self, key: K) -> None:
+        """Take over a committed deletion."""
+        self._take(key)
+        self._evictions += 1  # a read that is under way must not bring it back
+
+    async def read(self, key: K, log: int, first: int, end: int) -> AsyncIterator[Sequence[Chunk]]:
+        """Lines ``[first, end)`` of a log in bounded pages without gaps; none if there are no lines.
+
+        Ends early if the log is deleted meanwhile.
+        """
+        live = self._entries.get(key)
+        if live is not None and first < end:
+            recent = live.lines(first, end)
+            if recent is not None:
+                yield recent
+                return
+        while first < end:
+            chunks = await self._store.read(log, first, end, self._memory.page_bytes)
+            if not chunks:
+                return
+            yield chunks
+            first = chunks[-1].end
+
+    def _take(self, key: K) -> Live[H] | None:
+        live = self._entries.pop(key, None)
+        if live is not None:
+            self._size -= live.size
+        return live
+
+    def _put(self, key: K, live: Live[H]) -> None:
+        self._entries[key] = live
         self._size += live.size
         while self._size > self._memory.total_bytes:
             _, dropped = self._entries.popitem(last=False)
             self._size -= dropped.size
+            self._evictions += 1

@@ -11,6 +11,7 @@ import re
 import secrets
 import string
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -59,6 +60,16 @@ class Scope(str, enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task stands in a run: which of its dag's tasks it is, and which try."""
+
+    run: uuid.UUID
+    task_id: str
+    map_index: int = -1
+    try_number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One piece of work with output, as it stood at one moment.
 
@@ -83,6 +94,7 @@ class Task:
     lease_us: int | None = None
     lease_expires_at: int | None = None
     cancel_requested: bool = False
+    place: Place | None = None
 
     @property
     def finished(self) -> bool:
@@ -92,13 +104,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """What a producer says of a task that it creates."""
+    """What a producer says of a task that it creates. ``claim`` proves that the run of ``place`` is its to work on."""
 
     id: str
     owner: str
     name: str = ""
     lease_us: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    place: Place | None = None
+    claim: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

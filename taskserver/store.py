@@ -13,9 +13,11 @@ Common to all methods:
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
 
 
@@ -41,7 +43,16 @@ class Appended:
     cancel_requested: bool = False
 
 
-Listener = Callable[[Sequence[Change]], None]
+@dataclass(frozen=True, slots=True)
+class RunChange:
+    """One committed change of a run: the run as it now stands, and the events that came with it."""
+
+    run: Run
+    chunk: Chunk | None = None
+    deleted: bool = False
+
+
+Listener = Callable[[Sequence[Change | RunChange]], None]
 
 
 class Store(abc.ABC):
@@ -51,7 +62,7 @@ class Store(abc.ABC):
     def listen(self, listener: Listener) -> None:
         """Have each committed change of this process reported, on the event loop.
 
-        Changes of one task come in the order in which they were committed, and
+        Changes of one task or run come in the order in which they were committed, and
         before the call that made them returns. There is one listener.
         """
 
@@ -69,7 +80,8 @@ class Store(abc.ABC):
     async def create_task(self, new: NewTask, now: int) -> Task:
         """Create a queued task; its lease, if any, begins at ``now``.
 
-        Raises TaskExists if the id is taken.
+        Raises TaskExists if the id is taken, or its place in the run; RunNotFound;
+        RunFinished; RunClaimed if the run has a claimant and this is not its claim.
         """
 
     @abc.abstractmethod
@@ -128,7 +140,105 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def renew_leases(self, now: int) -> None:
-        """Begin every live task's lease anew: for a start, after a time in which no producer could be heard."""
+        """Begin every lease of a live task or run anew: for a start, after a time in which nobody could be heard."""
+
+    # --- runs ------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def put_dag(self, new: NewDag, now: int) -> Dag:
+        """Register a dag, or replace what was registered; its ``config_id`` stays.
+
+        Raises DagExists if it is another owner's.
+        """
+
+    @abc.abstractmethod
+    async def get_dag(self, dag_id: str) -> Dag:
+        """Raises DagNotFound."""
+
+    @abc.abstractmethod
+    async def find_dag(self, config_id: uuid.UUID) -> Dag:
+        """Raises DagNotFound."""
+
+    @abc.abstractmethod
+    async def list_dags(self, owner: str | None) -> list[Dag]:
+        """An owner's dags (None: all) in order of their ids."""
+
+    @abc.abstractmethod
+    async def create_run(self, new: NewRun, now: int) -> Run:
+        """Queue a run of a dag, with the dag's tasks as they are registered now.
+
+        Raises DagNotFound; RunExists if the dag has a run with this run id or logical date.
+        """
+
+    @abc.abstractmethod
+    async def get_run(self, run: uuid.UUID) -> Run:
+        """Raises RunNotFound."""
+
+    @abc.abstractmethod
+    async def find_run(self, dag_id: str, run_id: str) -> Run:
+        """Raises RunNotFound."""
+
+    @abc.abstractmethod
+    async def find_tagged_run(self, tag: str, owner: str | None) -> Run:
+        """The newest run with a tag, of an owner (None: of any). Raises RunNotFound."""
+
+    @abc.abstractmethod
+    async def list_runs(self, dag_id: str, limit: int, offset: int) -> tuple[list[Run], int]:
+        """Runs of a dag in the order in which they were queued, and how many there are in all."""
+
+    @abc.abstractmethod
+    async def claim_run(
+        self, owner: str | None, dag_ids: tuple[str, ...], claim: str, lease_us: int, now: int
+    ) -> Run | None:
+        """Give the queued run that is due longest to a claimant, or return None if there is none.
+
+        Only runs of ``owner`` (None: of anybody) and of ``dag_ids`` (empty: of any
+        dag). The run becomes running; no two claims get the same one. The run
+        that is being worked on with this claim already is returned again.
+        """
+
+    @abc.abstractmethod
+    async def heartbeat_run(self, run: uuid.UUID, claim: str, now: int) -> Run:
+        """Renew a claimant's lease. Raises RunNotFound, RunFinished, RunClaimed."""
+
+    @abc.abstractmethod
+    async def finish_run(self, run: uuid.UUID, claim: str | None, state: RunState | None, error: str, now: int) -> Run:
+        """End a run; without a ``state`` it follows from its tasks. ``failed`` after a cancel request is ``cancelled``.
+
+        The same word of the same claimant again changes nothing. Raises
+        RunNotFound, RunFinished, RunClaimed, and TasksRunning if the state cannot
+        follow from tasks that still run.
+        """
+
+    @abc.abstractmethod
+    async def cancel_run(self, run: uuid.UUID, now: int) -> Run:
+        """Ask a run's claimant and its tasks to stop; a queued run ends as cancelled at once.
+
+        A repeat, or asking a finished run, changes nothing. Raises RunNotFound.
+        """
+
+    @abc.abstractmethod
+    async def delete_run(self, run: uuid.UUID) -> None:
+        """Remove a run, its tasks and their output, whatever its state. Raises RunNotFound."""
+
+    @abc.abstractmethod
+    async def expire_runs(self, now: int) -> list[Run]:
+        """Deal with every run whose claimant's lease ran out before ``now``; return these runs.
+
+        Its live tasks end as interrupted. It is queued again while it has
+        retries left, else it ends as interrupted.
+        """
+
+    @abc.abstractmethod
+    async def run_tasks(self, run: uuid.UUID, results_of: Collection[str] | None = ()) -> list[Task]:
+        """A run's tasks in the order of their creation.
+
+        With results where ``results_of`` names the task (None: everywhere).
+        """
+
+    @abc.abstractmethod
+    async def keep_secret(self, name: str, value: bytes) -> bytes:
+        """Keep ``value`` as a secret of the server's under a name if there is none yet; return the one that is kept."""
 
     # --- output ----------------------------------------------------------------
 

@@ -1,21 +1,16 @@
-"""Tasks: create, append, finish, read, wait and follow. The only waiting loops of the program are here.
-
-Every wait follows one order: subscribe, then read, then wait for "look again",
-so that nothing can happen unseen between the reading and the waiting.
-"""
+"""Tasks: create, append, finish, read, wait and follow."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from taskserver.config import Limits, Memory, Timing
-from taskserver.errors import FirstBeyondOutput, StoreUnavailable, TaskNotFound, TooLarge, TooManyWaiters
+from taskserver.config import Settings
+from taskserver.errors import FirstBeyondOutput, StoreUnavailable, TaskNotFound, TooLarge
 from taskserver.keys import Caller
-from taskserver.live import LiveTasks
+from taskserver.live import LiveLogs
 from taskserver.model import (
     MICROSECONDS,
     Chunk,
@@ -30,13 +25,12 @@ from taskserver.model import (
     now_us,
 )
 from taskserver.store import Appended, Change, Store
+from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
 SEAL_BATCH = 100
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,50 +58,28 @@ class Tasks:
         self,
         store: Store,
         wakeup: Wakeup,
-        *,
-        limits: Limits = Limits(),
-        timing: Timing = Timing(),
-        memory: Memory = Memory(),
+        waits: Waits,
+        settings: Settings,
         clock: Callable[[], int] = now_us,
     ) -> None:
         self._store = store
         self._wakeup = wakeup
-        self._limits = limits
-        self._timing = timing
-        self._memory = memory
+        self._waits = waits
+        self._limits = settings.limits
+        self._timing = settings.timing
         self._clock = clock
-        self._live = LiveTasks(memory)
-        self._waiters = 0
-        self._draining = False
+        self._live: LiveLogs[str, Task] = LiveLogs(store, settings.memory)
         self._ended = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
 
     # --- lifetime ------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin all leases anew, since nobody could renew one while no server ran, and start the background work."""
-        self._store.listen(self._committed)
-        await self._store.renew_leases(self._clock())
+        """Start the background work."""
         self._background = [asyncio.create_task(self._reap()), asyncio.create_task(self._seal())]
-
-    @property
-    def draining(self) -> bool:
-        """Whether the server is shutting down."""
-        return self._draining
-
-    @property
-    def waiters(self) -> int:
-        """How many waits are open."""
-        return self._waiters
-
-    def drain(self) -> None:
-        """Answer every wait with the current state, at once, and let no new one begin."""
-        self._draining = True
-        self._wakeup.wake_all()
 
     async def close(self) -> None:
         """Stop the background work. The store is its owner's to close."""
-        self.drain()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -190,27 +162,21 @@ class Tasks:
 
         Raises FirstBeyondOutput before it waits.
         """
-        task = _check_first(await self.get(caller, task_id), first)
-        if task.finished or timeout <= 0:
-            return task
 
         async def look() -> tuple[Task, bool]:
-            task = await self.get(caller, task_id)
+            task = _check_first(await self.get(caller, task_id), first)
             return task, task.finished
 
-        return await self._wait(caller, end_topic(task_id), timeout, look)
+        return await self._waits.until(caller, end_topic(task_id), timeout, look)
 
     async def wait_output(self, caller: Caller, task_id: str, first: int, timeout: float) -> Task:
         """The task once it has a line past ``first``, has ended, or ``timeout`` seconds have passed (A5)."""
-        task = _check_first(await self.get(caller, task_id), first)
-        if task.last > first or task.finished or timeout <= 0:
-            return task
 
         async def look() -> tuple[Task, bool]:
-            task = await self.get(caller, task_id)
+            task = _check_first(await self.get(caller, task_id), first)
             return task, task.finished or task.last > first
 
-        return await self._wait(caller, output_topic(task_id), timeout, look)
+        return await self._waits.until(caller, output_topic(task_id), timeout, look)
 
     async def pages(self, task: Task, first: int, end: int) -> AsyncIterator[Page]:
         """Lines ``[first, end)`` of a task in bounded pages; none if there are no lines.
@@ -218,18 +184,11 @@ class Tasks:
         Raises TaskNotFound if the task is deleted meanwhile: what was read is
         then no whole answer.
         """
-        live = self._live.get(task.id)
-        if live is not None and first < end:
-            recent = live.lines(first, end)
-            if recent is not None:
-                yield Page(task, first, end, recent)
-                return
-        while first < end:
-            chunks = await self._store.read(task.log, first, end, self._memory.page_bytes)
-            if not chunks:
-                raise TaskNotFound(f"task {task.id!r} was deleted while it was being read")
+        async for chunks in self._live.read(task.id, task.log, first, end):
             yield Page(task, first, chunks[-1].end, chunks)
             first = chunks[-1].end
+        if first < end:
+            raise TaskNotFound(f"task {task.id!r} was deleted while it was being read")
 
     async def follow(self, caller: Caller, task_id: str, first: int, heartbeat: float) -> AsyncIterator[Page]:
         """Lines from ``first`` on as they come, until the task has ended and all is told.
@@ -246,49 +205,24 @@ class Tasks:
                 first = page.end
             if nothing:
                 yield Page(task, first, first, ())
-            if self._draining or (task.finished and first == task.last):
+            if self._waits.draining or (task.finished and first == task.last):
                 return
 
     async def _head(self, task_id: str) -> Task:
-        live = self._live.get(task_id)
-        return live.task if live is not None else await self._store.get_task(task_id)
+        return await self._live.head(task_id, self._store.get_task)
 
-    # --- waiting -------------------------------------------------------------------
-
-    async def _wait(
-        self, caller: Caller, topic: str, timeout: float, look: Callable[[], Awaitable[tuple[T, bool]]]
-    ) -> T:
-        """Look until there is an answer, ``timeout`` has passed or the server drains; return what was seen last.
-
-        Raises BadCredential as soon as the caller's key is revoked or expires.
-        """
-        if self._waiters >= self._limits.waiters:
-            raise TooManyWaiters(f"{self._waiters} requests are waiting already, which is the limit; try again later")
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        self._waiters += 1
-        try:
-            with self._wakeup.subscribe(topic, caller.topic) as subscription:
-                while True:
-                    subscription.clear()
-                    caller.check()
-                    answer, done = await look()
-                    left = deadline - loop.time()
-                    if done or left <= 0 or self._draining:
-                        return answer
-                    await subscription.wait(min(left, self._timing.reread, caller.seconds_left()))
-        finally:
-            self._waiters -= 1
-
-    def _committed(self, changes: Sequence[Change]) -> None:
+    def committed(self, changes: Sequence[Change]) -> None:
         """Take over what was committed, then tell those who wait for it."""
         topics: dict[str, None] = {}
         for change in changes:
-            self._live.apply(change)
             task = change.task
-            if change.chunk is not None or task.finished:
+            if change.deleted:
+                self._live.forget(task.id)
+            else:
+                self._live.apply(task.id, task, change.chunk)
+            if change.chunk is not None or task.finished or change.deleted:
                 topics[output_topic(task.id)] = None
-            if task.finished:
+            if task.finished or change.deleted:
                 topics[end_topic(task.id)] = None
                 self._ended.set()
         self._wakeup.publish(topics)
@@ -296,10 +230,12 @@ class Tasks:
     # --- background ----------------------------------------------------------------
 
     async def _reap(self) -> None:
-        """End the tasks whose producers were not heard of in time."""
+        """Deal with tasks and runs whose producers and claimants were not heard of in time."""
         while True:
             await asyncio.sleep(self._timing.reaper)
             try:
+                for run in await self._store.expire_runs(self._clock()):
+                    log.warning("run %s: claimant lost; now %s", run.id, run.state.value)
                 for task in await self._store.expire_leases(self._clock()):
                     log.warning("task %s: %s", task.id, task.error)
             except StoreUnavailable as error:

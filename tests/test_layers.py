@@ -15,11 +15,13 @@ ROOT = Path(taskserver.__file__).parent
 LAYERS = [
     ["taskserver", "taskserver.errors", "taskserver.config"],
     ["taskserver.model"],
+    ["taskserver.dagmodel"],
     ["taskserver.encoding"],
     ["taskserver.streams"],
     ["taskserver.store", "taskserver.wakeup"],
     ["taskserver.keys", "taskserver.live"],
-    ["taskserver.tasks"],
+    ["taskserver.waiting"],
+    ["taskserver.tasks", "taskserver.runs"],
     ["taskserver.stores"],
     ["taskserver.keyfile"],
     ["taskserver.web.streaming", "taskserver.web.failures"],
@@ -34,7 +36,7 @@ LAYERS = [
     ["taskserver.cli"],
     ["taskserver.__main__"],
 ]
-CORE = [layer for layers in LAYERS[:7] for layer in layers]
+CORE = [layer for layers in LAYERS[:9] for layer in layers]
 DRIVERS = {"aiohttp", "aiosqlite", "sqlite3", "asyncpg", "webargs", "click", "rich"}
 
 

@@ -18,7 +18,7 @@ async def healthz(request: web.Request) -> web.StreamResponse:
 
 async def readyz(request: web.Request) -> web.StreamResponse:
     """The server takes requests: the store answers, and no shutdown is under way."""
-    if services(request).tasks.draining:
+    if services(request).waits.draining:
         return web.json_response({"status": "draining"}, status=503, headers=headers(Draining("")))
     try:
         await services(request).store.ping()

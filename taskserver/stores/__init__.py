@@ -18,7 +18,7 @@ async def open_store(url: str, *, synchronous: str = "full") -> Store:
     Raises StoreOpenError, with a message for the operator, if it cannot be used;
     the file is then as it was.
     """
-    from taskserver.stores.sqlite import SqliteStore  # here, so that a backend's driver is loaded only when used
+    from taskserver.stores.sqlite.store import SqliteStore  # here, so that a backend's driver is loaded only when used
 
     return await SqliteStore.open(sqlite_path(url), synchronous=synchronous)
 

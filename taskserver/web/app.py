@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import wraps
 
 from aiohttp import web
@@ -11,9 +11,11 @@ from taskserver.api.health import health_room
 from taskserver.api.tasks import tasks_room
 from taskserver.config import Settings
 from taskserver.keys import Keys
-from taskserver.model import Scope
-from taskserver.store import Store
+from taskserver.model import Scope, now_us
+from taskserver.runs import Runs
+from taskserver.store import Change, RunChange, Store
 from taskserver.tasks import Tasks
+from taskserver.waiting import Waits
 from taskserver.wakeup import LocalWakeup
 from taskserver.web.context import CALLER, SERVICES, Services
 from taskserver.web.middleware import answer_failures
@@ -23,8 +25,16 @@ from taskserver.web.rooms import Handler, Room
 def make_services(settings: Settings, store: Store) -> Services:
     """The services over an open store; ``make_app`` starts and stops them."""
     wakeup = LocalWakeup()
-    tasks = Tasks(store, wakeup, limits=settings.limits, timing=settings.timing, memory=settings.memory)
-    return Services(settings, store, wakeup, tasks, Keys(store, wakeup))
+    waits = Waits(wakeup, settings.limits, settings.timing)
+    tasks = Tasks(store, wakeup, waits, settings)
+    runs = Runs(store, wakeup, waits, settings)
+
+    def committed(changes: Sequence[Change | RunChange]) -> None:
+        tasks.committed([change for change in changes if isinstance(change, Change)])
+        runs.committed([change for change in changes if isinstance(change, RunChange)])
+
+    store.listen(committed)
+    return Services(settings, store, wakeup, waits, tasks, runs, Keys(store, wakeup))
 
 
 def make_app(services: Services) -> web.Application:
@@ -69,12 +79,16 @@ def _authenticated(room: Room, handler: Handler, scope: Scope | None) -> Handler
 
 
 async def _running(app: web.Application) -> AsyncIterator[None]:
-    await app[SERVICES].tasks.start()
+    services = app[SERVICES]
+    # While no server ran nobody could renew a lease, so all begin anew.
+    await services.store.renew_leases(now_us())
+    await services.tasks.start()
     yield
-    await app[SERVICES].tasks.close()
-    await app[SERVICES].wakeup.close()
+    services.waits.drain()
+    await services.tasks.close()
+    await services.wakeup.close()
 
 
 async def _drain(app: web.Application) -> None:
     """Called when no new connection is accepted any more: lets every open wait answer."""
-    app[SERVICES].tasks.drain()
+    app[SERVICES].waits.drain()

@@ -8,8 +8,10 @@ from aiohttp import web
 
 from taskserver.config import Settings
 from taskserver.keys import Caller, Keys
+from taskserver.runs import Runs
 from taskserver.store import Store
 from taskserver.tasks import Tasks
+from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
 from taskserver.web.streaming import EncodeOnce
 
@@ -21,7 +23,9 @@ class Services:
     settings: Settings
     store: Store
     wakeup: Wakeup
+    waits: Waits
     tasks: Tasks
+    runs: Runs
     keys: Keys
     encoded: EncodeOnce = field(default_factory=EncodeOnce)
 

@@ -62,6 +62,8 @@ _STATUS: dict[type[TaskServerError], HTTPStatus] = {
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.TaskNotFound: HTTPStatus.NOT_FOUND,
     errors.KeyNotFound: HTTPStatus.NOT_FOUND,
+    errors.DagNotFound: HTTPStatus.NOT_FOUND,
+    errors.RunNotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.TooManyWaiters: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Draining: HTTPStatus.SERVICE_UNAVAILABLE,

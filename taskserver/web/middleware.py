@@ -45,7 +45,7 @@ def answer_failures(rooms: Sequence[Room], fallback: Room) -> Middleware:
             response.headers.extend(headers(failure))
             if request.body_exists and not request.content.is_eof():
                 response.force_close()  # nobody will read the rest of the body
-        if request.app[SERVICES].tasks.draining and not response.prepared:
+        if request.app[SERVICES].waits.draining and not response.prepared:
             response.force_close()
         return response
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
-from taskserver.api.tasks.reading import JSON
+from taskserver.api.tasks.answers import json_answer
 from taskserver.api.tasks.schemas import NewKeyBody
-from taskserver.encoding import dumps, isotime
+from taskserver.encoding import isotime
 from taskserver.model import MICROSECONDS, ApiKey, Scope, now_us
 from taskserver.web.context import services
 from taskserver.web.params import body
-from taskserver.web.streaming import NO_STORE
 
 NEW_KEY = NewKeyBody()
 
@@ -27,19 +26,19 @@ async def create_key(request: web.Request) -> web.StreamResponse:
         owner=wish["owner"],
         expires_at=None if lifetime is None else now_us() + lifetime * MICROSECONDS,
     )
-    return _json({**_shown(key), "key": secret}, status=201)
+    return json_answer({**_shown(key), "key": secret}, status=201)
 
 
 async def list_keys(request: web.Request) -> web.StreamResponse:
     """All keys, revoked and expired ones included."""
-    return _json({"keys": [_shown(key) for key in await services(request).keys.list()]})
+    return json_answer({"keys": [_shown(key) for key in await services(request).keys.list()]})
 
 
 async def revoke_key(request: web.Request) -> web.StreamResponse:
     """Revoke a key, named by its id or its name. A repeat by id changes nothing."""
     keys = services(request).keys
     key = await keys.find(request.match_info["id"])
-    return _json(_shown(await keys.revoke(key.id)))
+    return json_answer(_shown(await keys.revoke(key.id)))
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:
@@ -52,7 +51,3 @@ def _shown(key: ApiKey) -> dict[str, Any]:
         "expires_at": isotime(key.expires_at),
         "revoked_at": isotime(key.revoked_at),
     }
-
-
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(body=dumps(value), status=status, headers={**NO_STORE, "Content-Type": JSON})

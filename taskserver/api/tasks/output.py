@@ -9,7 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
-from taskserver.api.tasks.reading import JSON, payload
+from taskserver.api.tasks.answers import JSON
+from taskserver.api.tasks.reading import payload
 from taskserver.api.tasks.schemas import FORMATS, OutputQuery
 from taskserver.config import MAX_OUTPUT_WAIT
 from taskserver.encoding import TASK_TAIL, dumps

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from taskserver.api.tasks.answers import json_answer
 from taskserver.api.tasks.ingest import from_texts, receive
-from taskserver.api.tasks.reading import JSON, answer_task
+from taskserver.api.tasks.reading import answer_task
 from taskserver.api.tasks.schemas import AppendQuery, FinishBody, NewTaskBody
-from taskserver.encoding import dumps
 from taskserver.model import Outcome
 from taskserver.web.context import caller, services
 from taskserver.web.params import body, query
-from taskserver.web.streaming import NO_STORE
 
 APPEND_QUERY, NEW_TASK, FINISH = AppendQuery(), NewTaskBody(), FinishBody()
 
@@ -31,7 +30,7 @@ async def append_output(request: web.Request) -> web.StreamResponse:
     """Append the body's lines; the answer comes when they are durable."""
     args = await query(request, APPEND_QUERY)
     done = await receive(request, request.match_info["id"], args["first"])
-    return _json({"first": done.first, "last": done.last, "cancel_requested": done.cancel_requested})
+    return json_answer({"first": done.first, "last": done.last, "cancel_requested": done.cancel_requested})
 
 
 async def finish_task(request: web.Request) -> web.StreamResponse:
@@ -49,7 +48,7 @@ async def finish_task(request: web.Request) -> web.StreamResponse:
 async def heartbeat(request: web.Request) -> web.StreamResponse:
     """Renew the lease."""
     task = await services(request).tasks.heartbeat(caller(request), request.match_info["id"])
-    return _json({"cancel_requested": task.cancel_requested})
+    return json_answer({"cancel_requested": task.cancel_requested})
 
 
 async def cancel_task(request: web.Request) -> web.StreamResponse:
@@ -62,7 +61,3 @@ async def delete_task(request: web.Request) -> web.StreamResponse:
     """Remove a finished task and its output."""
     await services(request).tasks.delete(caller(request), request.match_info["id"])
     return web.Response(status=204)
-
-
-def _json(value: object) -> web.Response:
-    return web.Response(body=dumps(value), headers={**NO_STORE, "Content-Type": JSON})

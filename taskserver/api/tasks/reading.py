@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
+from taskserver.api.tasks.answers import JSON, json_answer
 from taskserver.api.tasks.schemas import ListQuery, TaskQuery, cursor
-from taskserver.encoding import SEPARATOR, TASK_TAIL, dumps, task_head, task_summary
+from taskserver.encoding import SEPARATOR, TASK_TAIL, task_head, task_summary
 from taskserver.model import Chunk, Task, TaskFilter, TaskState
 from taskserver.tasks import Page
 from taskserver.web.context import caller, services
 from taskserver.web.params import query
 from taskserver.web.streaming import NO_STORE, stream
-
-JSON = "application/json; charset=utf-8"
 
 TASK_QUERY, LIST_QUERY = TaskQuery(), ListQuery()
 
@@ -56,8 +55,7 @@ async def list_tasks(request: web.Request) -> web.StreamResponse:
     tasks = await services(request).tasks.list(caller(request), where, args["limit"] + 1, args["cursor"])
     shown = tasks[: args["limit"]]
     after = cursor(shown[-1].log) if len(tasks) > len(shown) else None
-    body = dumps({"tasks": [task_summary(task) for task in shown], "cursor": after})
-    return web.Response(body=body, headers={**NO_STORE, "Content-Type": JSON})
+    return json_answer({"tasks": [task_summary(task) for task in shown], "cursor": after})
 
 
 def payload(chunks: Sequence[Chunk]) -> bytes:

@@ -6,8 +6,8 @@ import orjson
 from aiohttp import web
 
 from taskserver import errors
-from taskserver.api.tasks import keys, output, producing, reading
-from taskserver.api.tasks.reading import JSON
+from taskserver.api.tasks import dags, keys, output, producing, reading, runs
+from taskserver.api.tasks.answers import JSON
 from taskserver.errors import TaskServerError
 from taskserver.keys import Caller
 from taskserver.model import Scope
@@ -24,6 +24,8 @@ CODES: dict[type[TaskServerError], int] = {
     failures.MethodNotAllowed: 2,
     errors.TaskNotFound: 4,
     errors.KeyNotFound: 4,
+    errors.DagNotFound: 4,
+    errors.RunNotFound: 4,
     errors.FirstBeyondOutput: 13,
     errors.Forbidden: 22,
     errors.NoCredential: 24,
@@ -37,6 +39,11 @@ CODES: dict[type[TaskServerError], int] = {
     errors.TaskFinished: 1003,
     errors.TaskNotFinished: 1004,
     errors.KeyExists: 1005,
+    errors.DagExists: 1006,
+    errors.RunExists: 1007,
+    errors.RunFinished: 1008,
+    errors.RunClaimed: 1009,
+    errors.TasksRunning: 1011,
     errors.TooLarge: 1010,
     errors.TooManyWaiters: 1020,
     errors.Draining: 1021,
@@ -60,6 +67,17 @@ ROUTES = (
     Route("POST", "/tasks/{id}/heartbeat", producing.heartbeat, Scope.WRITE),
     Route("POST", "/tasks/{id}/cancel", producing.cancel_task, Scope.WRITE),
     Route("DELETE", "/tasks/{id}", producing.delete_task, Scope.WRITE),
+    Route("GET", "/dags", dags.list_dags, Scope.READ),
+    Route("GET", "/dags/{dag_id}", dags.get_dag, Scope.READ),
+    Route("PUT", "/dags/{dag_id}", dags.put_dag, Scope.WRITE),
+    Route("POST", "/dags/{dag_id}/runs", dags.trigger_run, Scope.WRITE),
+    Route("POST", "/runs/claim", runs.claim_run, Scope.WRITE),
+    Route("GET", "/runs/{id}", runs.get_run, Scope.READ),
+    Route("POST", "/runs/{id}/tasks", runs.create_task, Scope.WRITE),
+    Route("POST", "/runs/{id}/heartbeat", runs.heartbeat, Scope.WRITE),
+    Route("POST", "/runs/{id}/finish", runs.finish_run, Scope.WRITE),
+    Route("POST", "/runs/{id}/cancel", runs.cancel_run, Scope.WRITE),
+    Route("DELETE", "/runs/{id}", runs.delete_run, Scope.WRITE),
     Route("GET", "/keys", keys.list_keys, Scope.ADMIN),
     Route("POST", "/keys", keys.create_key, Scope.ADMIN),
     Route("DELETE", "/keys/{id}", keys.revoke_key, Scope.ADMIN),

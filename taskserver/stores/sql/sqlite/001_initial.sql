@@ -1,6 +1,6 @@
 -- Times and durations are microseconds.
 
--- The last number given to a log. Tasks and, later, runs share it: a log's chunks
+-- The last number given to a log. Tasks and runs share it: a log's chunks
 -- do not care whose lines they hold.
 CREATE TABLE counter (
     name  TEXT PRIMARY KEY,
@@ -25,11 +25,16 @@ CREATE TABLE task (
     lease_expires_at INTEGER,
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     sealed           INTEGER NOT NULL DEFAULT 0,
+    run              TEXT,    -- where the task stands in a run, if it belongs to one
+    task_id          TEXT,
+    map_index        INTEGER,
+    try_number       INTEGER,
     result           BLOB     -- last: a list that leaves it out need not read its pages
 );
 CREATE INDEX task_owner ON task (owner, log);
 CREATE INDEX task_state ON task (state, log);
 CREATE INDEX task_lease ON task (lease_expires_at) WHERE lease_expires_at IS NOT NULL;
+CREATE UNIQUE INDEX task_place ON task (run, task_id, map_index, try_number) WHERE run IS NOT NULL;
 CREATE INDEX task_unsealed ON task (log) WHERE finished_at IS NOT NULL AND sealed = 0;
 
 -- key = log << 32 | first: one tree keeps a log's chunks together and in order,

@@ -10,32 +10,38 @@ import asyncio
 import functools
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 import aiosqlite
 
 from taskserver.config import MAX_LINE_NUMBER
+from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
 from taskserver.encoding import cut, dumps
-from taskserver.errors import KeyNotFound, StoreUnavailable, TaskNotFound
+from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, StoreUnavailable, TaskNotFound
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
-from taskserver.store import Appended, Change, Listener, Store
-from taskserver.stores.committer import GroupCommitter
-from taskserver.stores.sqlite_file import DatabaseFile
-from taskserver.stores.sqlite_rows import (
+from taskserver.store import Appended, Change, Listener, RunChange, Store
+from taskserver.stores.sqlite.committer import GroupCommitter
+from taskserver.stores.sqlite.file import DatabaseFile
+from taskserver.stores.sqlite.rows import (
+    DAG_COLUMNS,
     FIND_CHUNKS,
     KEY_COLUMNS,
+    RUN_COLUMNS,
     TASK_COLUMNS,
     Row,
     chunk_from_row,
+    dag_from_row,
     find_chunks_arguments,
     join_chunks,
     key_from_row,
+    run_from_row,
     sealed_row,
     split_chunk,
     task_from_row,
 )
-from taskserver.stores.sqlite_transaction import SqliteTransaction
+from taskserver.stores.sqlite.transaction import SqliteTransaction
 
 READERS = 2  # one more than one, so that a long catch-up does not stand in the way of a short look
 FIRST_ROWS = 4  # four full chunks fill a page; if they are small, their average tells how many more to ask for
@@ -84,7 +90,7 @@ class SqliteStore(Store):
     # --- tasks -------------------------------------------------------------------
 
     async def create_task(self, new: NewTask, now: int) -> Task:
-        return await self._change(lambda tx: tx.create_task(new, now))
+        return await self._change(lambda tx: tx.tasks.create(new, now))
 
     async def get_task(self, task_id: str) -> Task:
         rows = await self._query(f"SELECT {TASK_COLUMNS}, result FROM task WHERE id = ?", (task_id,))
@@ -107,29 +113,110 @@ class SqliteStore(Store):
         return [task_from_row(row) for row in rows]
 
     async def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:
-        return await self._change(lambda tx: tx.append(task_id, lines, first, now))
+        return await self._change(lambda tx: tx.tasks.append(task_id, lines, first, now))
 
     async def finish(
         self, task_id: str, outcome: Outcome, now: int, lines: Lines | None = None, first: int | None = None
     ) -> Task:
-        return await self._change(lambda tx: tx.finish(task_id, outcome, now, lines, first))
+        return await self._change(lambda tx: tx.tasks.finish(task_id, outcome, now, lines, first))
 
     async def heartbeat(self, task_id: str, now: int) -> Task:
-        return await self._change(lambda tx: tx.heartbeat(task_id, now))
+        return await self._change(lambda tx: tx.tasks.heartbeat(task_id, now))
 
     async def request_cancel(self, task_id: str, now: int) -> Task:
-        return await self._change(lambda tx: tx.request_cancel(task_id, now))
+        return await self._change(lambda tx: tx.tasks.request_cancel(task_id, now))
 
     async def delete_task(self, task_id: str) -> None:
-        await self._change(lambda tx: tx.delete_task(task_id))
+        await self._change(lambda tx: tx.tasks.delete(task_id))
 
     async def expire_leases(self, now: int) -> list[Task]:
         # Looked for by a reader first: most of the time nothing is overdue, and a commit is not free.
         overdue = await self._query("SELECT 1 FROM task WHERE lease_expires_at <= ? LIMIT 1", (now,))
-        return await self._change(lambda tx: tx.expire_leases(now)) if overdue else []
+        return await self._change(lambda tx: tx.tasks.expire_leases(now)) if overdue else []
 
     async def renew_leases(self, now: int) -> None:
-        await self._change(lambda tx: tx.renew_leases(now))
+        def renew(tx: SqliteTransaction) -> None:
+            tx.tasks.renew_leases(now)
+            tx.runs.renew_leases(now)
+
+        await self._change(renew)
+
+    # --- runs --------------------------------------------------------------------
+
+    async def put_dag(self, new: NewDag, now: int) -> Dag:
+        return await self._change(lambda tx: tx.runs.put_dag(new, uuid7(now), now))
+
+    async def get_dag(self, dag_id: str) -> Dag:
+        return await self._dag("dag_id = ?", dag_id)
+
+    async def find_dag(self, config_id: uuid.UUID) -> Dag:
+        return await self._dag("config_id = ?", str(config_id))
+
+    async def list_dags(self, owner: str | None) -> list[Dag]:
+        sql = f"SELECT {DAG_COLUMNS} FROM dag WHERE coalesce(owner = ?, 1) ORDER BY dag_id"
+        return [dag_from_row(row) for row in await self._query(sql, (owner,))]
+
+    async def create_run(self, new: NewRun, now: int) -> Run:
+        return await self._change(lambda tx: tx.runs.create(new, now))
+
+    async def get_run(self, run: uuid.UUID) -> Run:
+        return await self._run("id = ?", str(run))
+
+    async def find_run(self, dag_id: str, run_id: str) -> Run:
+        return await self._run("dag_id = ? AND run_id = ?", dag_id, run_id)
+
+    async def find_tagged_run(self, tag: str, owner: str | None) -> Run:
+        return await self._run("tag = ? AND coalesce(owner = ?, 1) ORDER BY log DESC LIMIT 1", tag, owner)
+
+    async def list_runs(self, dag_id: str, limit: int, offset: int) -> tuple[list[Run], int]:
+        sql = f"SELECT {RUN_COLUMNS} FROM run WHERE dag_id = ? ORDER BY log LIMIT ? OFFSET ?"
+        rows = await self._query(sql, (dag_id, limit, offset))
+        ((total,),) = await self._query("SELECT count(*) FROM run WHERE dag_id = ?", (dag_id,))
+        return [run_from_row(row) for row in rows], total
+
+    async def claim_run(
+        self, owner: str | None, dag_ids: tuple[str, ...], claim: str, lease_us: int, now: int
+    ) -> Run | None:
+        return await self._change(lambda tx: tx.runs.claim(owner, dag_ids, claim, lease_us, now))
+
+    async def heartbeat_run(self, run: uuid.UUID, claim: str, now: int) -> Run:
+        return await self._change(lambda tx: tx.runs.heartbeat(run, claim, now))
+
+    async def finish_run(self, run: uuid.UUID, claim: str | None, state: RunState | None, error: str, now: int) -> Run:
+        return await self._change(lambda tx: tx.runs.finish(run, claim, state, error, now))
+
+    async def cancel_run(self, run: uuid.UUID, now: int) -> Run:
+        return await self._change(lambda tx: tx.runs.request_cancel(run, now))
+
+    async def delete_run(self, run: uuid.UUID) -> None:
+        await self._change(lambda tx: tx.runs.delete(run))
+
+    async def expire_runs(self, now: int) -> list[Run]:
+        overdue = await self._query("SELECT 1 FROM run WHERE lease_expires_at <= ? LIMIT 1", (now,))
+        return await self._change(lambda tx: tx.runs.expire_leases(now)) if overdue else []
+
+    async def run_tasks(self, run: uuid.UUID, results_of: Collection[str] | None = ()) -> list[Task]:
+        result, values = "result", []
+        if results_of is not None:
+            result = f"CASE WHEN task_id IN ({', '.join('?' * len(results_of))}) THEN result END"
+            values = list(results_of)
+        sql = f"SELECT {TASK_COLUMNS}, {result} FROM task WHERE run = ? ORDER BY log"
+        return [task_from_row(row) for row in await self._query(sql, (*values, str(run)))]
+
+    async def keep_secret(self, name: str, value: bytes) -> bytes:
+        return await self._change(lambda tx: tx.keys.keep_secret(name, value))
+
+    async def _dag(self, where: str, *values: str) -> Dag:
+        rows = await self._query(f"SELECT {DAG_COLUMNS} FROM dag WHERE {where}", values)
+        if not rows:
+            raise DagNotFound(f"there is no dag {values[0]!r}")
+        return dag_from_row(rows[0])
+
+    async def _run(self, where: str, *values: str | None) -> Run:
+        rows = await self._query(f"SELECT {RUN_COLUMNS} FROM run WHERE {where}", values)
+        if not rows:
+            raise RunNotFound(f"there is no run {values[-1] or values[0]!r}")
+        return run_from_row(rows[0])
 
     # --- output ------------------------------------------------------------------
 
@@ -163,16 +250,14 @@ class SqliteStore(Store):
             # Compression runs in a thread: it takes milliseconds and lets go of the interpreter.
             rows = await asyncio.to_thread(_seal_rows, log, chunks)
             end = chunks[-1].end
-            await self._change(
-                functools.partial(SqliteTransaction.replace_chunks, log=log, rows=rows, first=first, end=end)
-            )
+            await self._change(functools.partial(_replace, log=log, rows=rows, first=first, end=end))
             first = end
-        await self._change(lambda tx: tx.mark_sealed(log))
+        await self._change(lambda tx: tx.tasks.mark_sealed(log))
 
     # --- keys --------------------------------------------------------------------
 
     async def add_key(self, key: ApiKey) -> None:
-        await self._change(lambda tx: tx.add_key(key))
+        await self._change(lambda tx: tx.keys.add(key))
 
     async def get_key(self, key_id: str) -> ApiKey:
         rows = await self._query(f"SELECT {KEY_COLUMNS} FROM api_key WHERE id = ?", (key_id,))
@@ -185,14 +270,14 @@ class SqliteStore(Store):
         return [key_from_row(row) for row in rows]
 
     async def revoke_key(self, key_id: str, now: int) -> ApiKey:
-        return await self._change(lambda tx: tx.revoke_key(key_id, now))
+        return await self._change(lambda tx: tx.keys.revoke(key_id, now))
 
     # --- plumbing ----------------------------------------------------------------
 
     def _change(self, operation: Callable[[SqliteTransaction], T]) -> asyncio.Future[T]:
         return self._committer.submit(operation)
 
-    def _report(self, changes: Sequence[Change]) -> None:
+    def _report(self, changes: Sequence[Change | RunChange]) -> None:
         self._listener(changes)
 
     async def _query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
@@ -202,8 +287,12 @@ class SqliteStore(Store):
             raise StoreUnavailable(f"the database failed: {error}") from error
 
 
-def _nobody(changes: Sequence[Change]) -> None:
+def _nobody(changes: Sequence[Change | RunChange]) -> None:
     """The listener of a store that nobody listens to."""
+
+
+def _replace(tx: SqliteTransaction, log: int, rows: Sequence[Row], first: int, end: int) -> None:
+    tx.tasks.replace_chunks(log, rows, first, end)
 
 
 def _seal_rows(log: int, chunks: Sequence[Chunk]) -> list[Row]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 import orjson
 
+from taskserver.dagmodel import Dag, DagTask, Run, RunState
 from taskserver.encoding import SEPARATOR, cut, merge_lines
-from taskserver.model import ApiKey, Chunk, Lines, Scope, Task, TaskState
+from taskserver.model import ApiKey, Chunk, Lines, Place, Scope, Task, TaskState
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -26,8 +29,11 @@ ZSTD_LEVEL = 6  # on build logs a tenth smaller than 3 at 250 MB/s; higher level
 
 TASK_COLUMNS = (
     "log, id, owner, name, state, last, code, error, labels, created_at, started_at, finished_at,"
-    " lease_us, lease_expires_at, cancel_requested"
+    " lease_us, lease_expires_at, cancel_requested, run, task_id, map_index, try_number"
 )
+RUN_FIELDS = tuple(field.name for field in fields(Run))  # the columns have the fields' names
+RUN_COLUMNS = ", ".join(RUN_FIELDS)
+DAG_COLUMNS = "dag_id, owner, config_id, display_name, retries, tasks, created_at, updated_at"
 KEY_COLUMNS = "id, name, owner, scopes, hash, created_at, expires_at, revoked_at"
 
 
@@ -49,8 +55,42 @@ def task_from_row(row: Row) -> Task:
         lease_us=row[12],
         lease_expires_at=row[13],
         cancel_requested=bool(row[14]),
-        result=row[15] if len(row) > 15 else None,
+        place=None if row[15] is None else Place(uuid.UUID(row[15]), row[16], row[17], row[18]),
+        result=row[19] if len(row) > 19 else None,
     )
+
+
+def run_from_row(row: Row) -> Run:
+    """A run from RUN_COLUMNS."""
+    values = dict(zip(RUN_FIELDS, row, strict=True))
+    values["id"] = uuid.UUID(values["id"])
+    values["state"] = RunState(values["state"])
+    values["tasks"] = _load_dag_tasks(values["tasks"])
+    values["cancel_requested"] = bool(values["cancel_requested"])
+    return Run(**values)
+
+
+def run_to_row(run: Run) -> Row:
+    """The values of RUN_COLUMNS."""
+    values = {name: getattr(run, name) for name in RUN_FIELDS}
+    values["id"] = str(run.id)
+    values["state"] = run.state.value
+    values["tasks"] = dump_dag_tasks(run.tasks)
+    return tuple(values.values())
+
+
+def dag_from_row(row: Row) -> Dag:
+    """A dag from DAG_COLUMNS."""
+    return Dag(row[0], row[1], uuid.UUID(row[2]), row[3], row[4], _load_dag_tasks(row[5]), row[6], row[7])
+
+
+def dump_dag_tasks(tasks: Sequence[DagTask]) -> str:
+    """A dag's tasks as the ``tasks`` columns have them."""
+    return orjson.dumps([(task.task_id, task.result, task.mapped) for task in tasks]).decode()
+
+
+def _load_dag_tasks(text: str) -> tuple[DagTask, ...]:
+    return tuple(DagTask(*values) for values in orjson.loads(text))
 
 
 def key_from_row(row: Row) -> ApiKey:
@@ -102,10 +142,10 @@ def chunk_from_row(row: Row) -> Chunk:
     return Chunk(key & (1 << LINE_BITS) - 1, count, payload, side)
 
 
-def chunks_to_rows(log: int, first: int, lines: Lines) -> Iterator[Row]:
+def chunk_to_rows(log: int, chunk: Chunk) -> Iterator[Row]:
     """Rows for an append: one, unless it is much larger than a chunk should be."""
-    for chunk in split_chunk(Chunk(first, lines.count, lines.payload, lines.side)):
-        yield (chunk_key(log, chunk.first), chunk.count, PLAIN, chunk.payload, chunk.side)
+    for part in split_chunk(chunk):
+        yield (chunk_key(log, part.first), part.count, PLAIN, part.payload, part.side)
 
 
 def split_chunk(chunk: Chunk) -> Iterator[Chunk]:

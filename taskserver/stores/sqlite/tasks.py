@@ -1,22 +1,21 @@
-"""What one group commit does to a SQLite database: the changing half of the Store interface, synchronous.
+"""The task half of a transaction: what one group commit does to tasks and their output.
 
 Appends to one task are collected and written as one row per group; everything
 else first writes what was collected, so that each operation sees the ones
-before it.
+before it. Methods raise before they change anything.
 """
 
 from __future__ import annotations
 
-import sqlite3
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.encoding import SEPARATOR, cut, dumps, merge_lines
 from taskserver.errors import (
     AppendConflict,
-    KeyExists,
-    KeyNotFound,
     TaskExists,
     TaskFinished,
     TaskNotFinished,
@@ -26,39 +25,35 @@ from taskserver.errors import (
 from taskserver.model import (
     CANCELLED_CODE,
     INTERRUPTED_CODE,
-    ApiKey,
     Chunk,
     Lines,
     NewTask,
     Outcome,
+    Place,
     Task,
     TaskState,
     lease_end,
     outcome_state,
 )
 from taskserver.store import Appended, Change
-from taskserver.stores.sqlite_rows import (
-    INSERT_CHUNK,
-    KEY_COLUMNS,
+from taskserver.stores.sqlite.rows import (
     TASK_COLUMNS,
     Row,
-    chunk_key,
-    chunks_to_rows,
-    key_from_row,
-    key_to_row,
     read_chunks,
     task_from_row,
 )
+
+if TYPE_CHECKING:
+    from taskserver.stores.sqlite.transaction import SqliteTransaction
 
 _SELECT = f"SELECT {TASK_COLUMNS}, result FROM task WHERE id = ?"
 _UPDATE = (
     "UPDATE task SET state = ?, last = ?, started_at = ?, lease_expires_at = ?, cancel_requested = ? WHERE log = ?"
 )
 _INSERT = (
-    "INSERT INTO task (log, id, owner, name, state, labels, created_at, lease_us, lease_expires_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO task (log, id, owner, name, state, labels, created_at, lease_us, lease_expires_at,"
+    " run, task_id, map_index, try_number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_DELETE_CHUNKS = "DELETE FROM chunk WHERE key >= ? AND key < ?"
 _END = "UPDATE task SET code = ?, error = ?, result = ?, finished_at = ? WHERE log = ?"
 
 _PRODUCERS_WORD = (TaskState.SUCCESS, TaskState.FAILED)  # ends that only somebody who worked on it can tell
@@ -74,23 +69,23 @@ class _Work:
     touched_at: int | None = None  # when its producer was heard in this group
 
 
-class SqliteTransaction:
-    """See ``committer.Transaction``. Methods raise before they change anything."""
+class TaskWrites:
+    """Changes to tasks within one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
+    def __init__(self, tx: SqliteTransaction) -> None:
+        self._tx = tx
+        self._db = tx.db
         self._works: dict[str, _Work] = {}
-        self.changes: list[Change] = []
 
-    # --- tasks -------------------------------------------------------------------
-
-    def create_task(self, new: NewTask, now: int) -> Task:
+    def create(self, new: NewTask, now: int) -> Task:
         if self._db.execute("SELECT 1 FROM task WHERE id = ?", (new.id,)).fetchone():
             raise TaskExists(f"task id {new.id!r} is taken", {"id": new.id})
-        log = self._db.execute("UPDATE counter SET value = value + 1 WHERE name = 'log' RETURNING value").fetchone()[0]
+        if new.place is not None:
+            self._check_place(new.place)
+            self._tx.runs.check_claim(new.place.run, new.claim)
         task = Task(
             id=new.id,
-            log=log,
+            log=self._tx.next_log(),
             owner=new.owner,
             name=new.name,
             state=TaskState.QUEUED,
@@ -98,11 +93,14 @@ class SqliteTransaction:
             labels=new.labels,
             lease_us=new.lease_us,
             lease_expires_at=lease_end(now, new.lease_us),
+            place=new.place,
         )
         labels = dumps(dict(task.labels)).decode()
         lease = (task.lease_us, task.lease_expires_at)
-        self._db.execute(_INSERT, (log, task.id, task.owner, task.name, task.state.value, labels, now, *lease))
-        self.changes.append(Change(task))
+        row = (task.log, task.id, task.owner, task.name, task.state.value, labels, now, *lease, *_columns(task.place))
+        self._db.execute(_INSERT, row)
+        self._tx.changes.append(Change(task))
+        self._tx.runs.note(task)
         return task
 
     def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:
@@ -155,26 +153,38 @@ class SqliteTransaction:
         self._write(work)
         return work.task
 
-    def delete_task(self, task_id: str) -> None:
-        work = self._load(task_id)
-        task = work.task
+    def delete(self, task_id: str) -> None:
+        task = self._load(task_id).task
         if not task.finished:
             raise TaskNotFinished(f"task {task_id!r} is {task.state.value}; only a finished task can be deleted")
-        self._db.execute(_DELETE_CHUNKS, (chunk_key(task.log, 0), chunk_key(task.log + 1, 0)))
-        self._db.execute("DELETE FROM task WHERE log = ?", (task.log,))
-        del self._works[task_id]
-        self.changes.append(Change(task, deleted=True))
+        self._remove(task)
+
+    def delete_of_run(self, run: uuid.UUID) -> None:
+        """Remove the tasks of a run, whatever their states."""
+        for task in self.of_run(run):
+            self._remove(task)
 
     def expire_leases(self, now: int) -> list[Task]:
         self.flush()
-        overdue = self._db.execute("SELECT id FROM task WHERE lease_expires_at <= ?", (now,)).fetchall()
         ended = []
-        for (task_id,) in overdue:
+        for (task_id,) in self._db.execute("SELECT id FROM task WHERE lease_expires_at <= ?", (now,)).fetchall():
             work = self._load(task_id)
             seconds = (work.task.lease_us or 0) / 1_000_000
             outcome = Outcome(INTERRUPTED_CODE, f"producer lost: not heard of for {seconds:g} s")
             ended.append(self._end(work, TaskState.INTERRUPTED, outcome, now))
         return ended
+
+    def interrupt_run(self, run: uuid.UUID, error: str, now: int) -> None:
+        """End the live tasks of a run whose claimant is lost."""
+        for task in self.of_run(run):
+            if not task.finished:
+                self._end(self._load(task.id), TaskState.INTERRUPTED, Outcome(INTERRUPTED_CODE, error), now)
+
+    def cancel_run(self, run: uuid.UUID, now: int) -> None:
+        """Ask the live tasks of a run to stop."""
+        for task in self.of_run(run):
+            if not task.finished:
+                self.request_cancel(task.id, now)
 
     def renew_leases(self, now: int) -> None:
         self.flush()
@@ -184,27 +194,17 @@ class SqliteTransaction:
     def replace_chunks(self, log: int, rows: Iterable[Row], first: int, end: int) -> None:
         """Put ``rows`` in the place of the chunks of lines ``[first, end)``, unless the log is gone."""
         if self._db.execute("SELECT 1 FROM task WHERE log = ?", (log,)).fetchone():
-            self._db.execute(_DELETE_CHUNKS, (chunk_key(log, first), chunk_key(log, end)))
-            self._db.executemany(INSERT_CHUNK, rows)
+            self._tx.delete_chunks(log, first, end)
+            self._tx.insert_chunks(rows)
 
     def mark_sealed(self, log: int) -> None:
         self._db.execute("UPDATE task SET sealed = 1 WHERE log = ?", (log,))
 
-    # --- keys --------------------------------------------------------------------
-
-    def add_key(self, key: ApiKey) -> None:
-        taken = "SELECT 1 FROM api_key WHERE id = ? OR (name = ? AND revoked_at IS NULL)"
-        if self._db.execute(taken, (key.id, key.name)).fetchone():
-            raise KeyExists(f"there is a key named {key.name!r} already; revoke it first or choose another name")
-        marks = ", ".join("?" * len(key_to_row(key)))
-        self._db.execute(f"INSERT INTO api_key ({KEY_COLUMNS}) VALUES ({marks})", key_to_row(key))
-
-    def revoke_key(self, key_id: str, now: int) -> ApiKey:
-        self._db.execute("UPDATE api_key SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (now, key_id))
-        row = self._db.execute(f"SELECT {KEY_COLUMNS} FROM api_key WHERE id = ?", (key_id,)).fetchone()
-        if row is None:
-            raise KeyNotFound(f"there is no key with id {key_id!r}")
-        return key_from_row(row)
+    def of_run(self, run: uuid.UUID) -> list[Task]:
+        """The tasks of a run as they stand now, without results."""
+        self.flush()
+        rows = self._db.execute(f"SELECT {TASK_COLUMNS} FROM task WHERE run = ?", (str(run),)).fetchall()
+        return [task_from_row(row) for row in rows]
 
     # --- the collected lines -------------------------------------------------------
 
@@ -212,6 +212,12 @@ class SqliteTransaction:
         """Write all collected lines."""
         for work in self._works.values():
             self._flush_task(work)
+
+    def _remove(self, task: Task) -> None:
+        self._tx.delete_chunks(task.log)
+        self._db.execute("DELETE FROM task WHERE log = ?", (task.log,))
+        self._works.pop(task.id, None)
+        self._tx.changes.append(Change(task, deleted=True))
 
     def _load(self, task_id: str) -> _Work:
         work = self._works.get(task_id)
@@ -237,6 +243,8 @@ class SqliteTransaction:
             lease_expires_at=lease_end(now, task.lease_us),
         )
         self._write(work)
+        if task.state is TaskState.QUEUED:
+            self._tx.runs.note(work.task)
 
     def _write(self, work: _Work) -> None:
         task = work.task
@@ -244,14 +252,14 @@ class SqliteTransaction:
         if work.lines:
             lines = merge_lines(work.lines)
             first = work.last - lines.count
-            self._db.executemany(INSERT_CHUNK, chunks_to_rows(task.log, first, lines))
             chunk = Chunk(first, lines.count, lines.payload, lines.side)
+            self._tx.add_chunk(task.log, chunk)
         self._db.execute(
             _UPDATE,
             (task.state.value, task.last, task.started_at, task.lease_expires_at, task.cancel_requested, task.log),
         )
         work.lines, work.touched_at = [], None
-        self.changes.append(Change(task, chunk))
+        self._tx.changes.append(Change(task, chunk))
 
     def _end(self, work: _Work, state: TaskState, outcome: Outcome, now: int) -> Task:
         work.task = task = replace(
@@ -267,9 +275,16 @@ class SqliteTransaction:
         )
         self._db.execute(_END, (task.code, task.error, task.result, now, task.log))
         self._write(work)
+        self._tx.runs.note(task)
         return task
 
     # --- checks --------------------------------------------------------------------
+
+    def _check_place(self, place: Place) -> None:
+        sql = "SELECT id FROM task WHERE run = ? AND task_id = ? AND map_index = ? AND try_number = ?"
+        row = self._db.execute(sql, _columns(place)).fetchone()
+        if row is not None:
+            raise TaskExists(f"the run has try {place.try_number} of task {place.task_id!r} already", {"id": row[0]})
 
     def _check_running(self, work: _Work, lines: Lines | None) -> None:
         if work.task.finished:
@@ -297,6 +312,12 @@ class SqliteTransaction:
         if not same:
             raise _finished(task)
         return task
+
+
+def _columns(place: Place | None) -> tuple[str | None, str | None, int | None, int | None]:
+    if place is None:
+        return None, None, None, None
+    return str(place.run), place.task_id, place.map_index, place.try_number
 
 
 def _finished(task: Task) -> TaskFinished:

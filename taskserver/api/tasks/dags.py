@@ -1,0 +1,69 @@
+"""Dags: register, show and trigger them (PROTOCOLS.md, A6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from taskserver.api.tasks.answers import json_answer
+from taskserver.api.tasks.run_schemas import KEY, KEY_ERROR, DagBody, TriggerBody
+from taskserver.dagmodel import Dag, DagTask, NewRun, manual_run_id, uuid7
+from taskserver.encoding import dumps, isotime, run_summary
+from taskserver.errors import BadParameter
+from taskserver.model import now_us
+from taskserver.web.context import caller, services
+from taskserver.web.params import body
+
+DAG, TRIGGER = DagBody(), TriggerBody()
+
+
+async def put_dag(request: web.Request) -> web.StreamResponse:
+    """Register a dag, or replace what was registered."""
+    dag_id = request.match_info["dag_id"]
+    if not KEY.fullmatch(dag_id):
+        raise BadParameter(f"dag_id: {KEY_ERROR}")
+    wish = await body(request, DAG)
+    tasks = [DagTask(task["task_id"], task["result"], task["mapped"]) for task in wish["tasks"]]
+    dag = await services(request).runs.put_dag(
+        caller(request), dag_id, tasks=tasks, retries=wish["retries"], display_name=wish["display_name"]
+    )
+    return json_answer(_shown(dag))
+
+
+async def get_dag(request: web.Request) -> web.StreamResponse:
+    """One dag."""
+    return json_answer(_shown(await services(request).runs.dag(caller(request), request.match_info["dag_id"])))
+
+
+async def list_dags(request: web.Request) -> web.StreamResponse:
+    """The caller's dags."""
+    return json_answer({"dags": [_shown(dag) for dag in await services(request).runs.dags(caller(request))]})
+
+
+async def trigger_run(request: web.Request) -> web.StreamResponse:
+    """Queue a run."""
+    wish = await body(request, TRIGGER)
+    now = now_us()
+    new = NewRun(
+        id=uuid7(now),
+        run_id=manual_run_id(now),
+        triggered_by=caller(request).name,
+        dag_id=request.match_info["dag_id"],
+        conf=dumps(wish["conf"]),
+        tag=wish["tag"],
+        note=wish["note"],
+    )
+    return json_answer(run_summary(await services(request).runs.trigger(caller(request), new)), status=201)
+
+
+def _shown(dag: Dag) -> dict[str, Any]:
+    return {
+        "dag_id": dag.dag_id,
+        "config_id": str(dag.config_id),
+        "display_name": dag.display_name,
+        "retries": dag.retries,
+        "tasks": [{"task_id": task.task_id, "result": task.result, "mapped": task.mapped} for task in dag.tasks],
+        "created_at": isotime(dag.created_at),
+        "updated_at": isotime(dag.updated_at),
+    }

@@ -1,0 +1,110 @@
+"""What requests about dags and runs may say. The bounds' reasons stand in ``config``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates
+
+from taskserver.api.tasks.schemas import NewTaskBody
+from taskserver.config import (
+    DEFAULT_RUN_LEASE,
+    MAX_CLAIM_DAGS,
+    MAX_DAG_TASKS,
+    MAX_ERROR_LENGTH,
+    MAX_LEASE,
+    MAX_MAP_INDEX,
+    MAX_NAME_LENGTH,
+    MAX_OUTPUT_WAIT,
+    MAX_RETRIES,
+)
+from taskserver.web.params import Integer, QueryInteger, body_text
+
+# Airflow's rule for the ids of dags and tasks.
+KEY = re.compile(r"[\w.-]{1,250}")
+KEY_ERROR = "must be 1 to 250 of letters, digits, _ . -"
+MIN_CLAIM_LENGTH = 16
+
+
+def key_field(**kwargs: Any) -> fields.String:
+    """The id of a dag or of one of its tasks."""
+    return fields.String(validate=validate.Regexp(re.compile(KEY.pattern + r"\Z"), error=KEY_ERROR), **kwargs)
+
+
+class DagTaskBody(Schema):
+    """One of a dag's tasks."""
+
+    task_id = key_field(required=True)
+    result = fields.Boolean(load_default=False)
+    mapped = fields.Boolean(load_default=False)
+
+
+class DagBody(Schema):
+    """``PUT /dags/{dag_id}``"""
+
+    display_name = body_text(MAX_NAME_LENGTH, load_default="")
+    retries = Integer(0, MAX_RETRIES, load_default=0)
+    tasks = fields.List(fields.Nested(DagTaskBody), load_default=list, validate=validate.Length(max=MAX_DAG_TASKS))
+
+    @validates("tasks")
+    def _distinct(self, tasks: list[dict[str, Any]], **_: Any) -> None:
+        ids = [task["task_id"] for task in tasks]
+        if len(set(ids)) < len(ids):
+            raise ValidationError("must not name a task twice")
+
+
+class TriggerBody(Schema):
+    """``POST /dags/{dag_id}/runs``"""
+
+    conf = fields.Dict(keys=fields.String(), load_default=dict)
+    tag = body_text(MAX_NAME_LENGTH, load_default=None, allow_none=True)
+    note = body_text(MAX_ERROR_LENGTH, load_default=None, allow_none=True)
+
+
+class ClaimQuery(Schema):
+    """``POST /runs/claim``"""
+
+    wait = QueryInteger(0, MAX_OUTPUT_WAIT, load_default=0)
+
+
+class ClaimBody(Schema):
+    """``POST /runs/claim``"""
+
+    dags = fields.List(key_field(), load_default=list, validate=validate.Length(max=MAX_CLAIM_DAGS))
+    claim = fields.String(
+        load_default=None, allow_none=True, validate=validate.Length(MIN_CLAIM_LENGTH, MAX_NAME_LENGTH)
+    )
+    lease = fields.Float(
+        load_default=DEFAULT_RUN_LEASE,
+        validate=validate.Range(
+            0, MAX_LEASE, min_inclusive=False, error=f"must be more than 0 and at most {MAX_LEASE} seconds"
+        ),
+    )
+
+
+class RunTaskBody(NewTaskBody):
+    """``POST /runs/{id}/tasks``"""
+
+    task_id = key_field(required=True)
+    map_index = Integer(-1, MAX_MAP_INDEX, load_default=-1)
+    try_number = Integer(1, MAX_RETRIES + 1, load_default=1)
+    claim = fields.String(load_default=None, allow_none=True)
+
+
+class RunHeartbeatBody(Schema):
+    """``POST /runs/{id}/heartbeat``"""
+
+    claim = fields.String(required=True)
+
+
+class RunFinishBody(Schema):
+    """``POST /runs/{id}/finish``"""
+
+    claim = fields.String(load_default=None, allow_none=True)
+    state = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.OneOf(["success", "failed"], error="must be success or failed"),
+    )
+    error = body_text(MAX_ERROR_LENGTH, load_default="")

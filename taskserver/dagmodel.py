@@ -1,0 +1,175 @@
+"""Dags and runs: the words, and the rules that need no I/O. Times are microseconds since 1970 UTC.
+
+A *dag* is registered under an id that names its tasks; a *run* is one
+execution of it: tasks that belong together. Dag run (Airflow) and execution
+are other words for a run.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from taskserver.model import MICROSECONDS, Task, TaskState
+
+RunState = TaskState  # the same six words, with the same meaning
+
+NOT_MAPPED = -1  # the map index of a task that is not mapped, as Airflow has it
+
+
+@dataclass(frozen=True, slots=True)
+class DagTask:
+    """What a dag says of one of its tasks: whether its value is a result of the run, and whether it is mapped."""
+
+    task_id: str
+    result: bool = False
+    mapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dag:
+    """A registered dag. ``config_id`` is its UUID, for callers that know it by that.
+
+    ``retries``: how often a run whose claimant is lost is offered again.
+    """
+
+    dag_id: str
+    owner: str
+    config_id: uuid.UUID
+    display_name: str
+    retries: int
+    tasks: tuple[DagTask, ...]
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewDag:
+    """What its author says of a dag."""
+
+    dag_id: str
+    owner: str
+    display_name: str
+    retries: int
+    tasks: tuple[DagTask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a dag, as it stood at one moment.
+
+    ``id`` is a UUIDv7; ``run_id`` is the name that Airflow's callers know it by,
+    unique within its dag. ``last`` counts its events, ``log`` is the store's
+    number of them. ``conf`` and ``metadata`` are JSON text. ``attempt`` counts
+    the claims; ``claim`` is the present claimant's token.
+    """
+
+    id: uuid.UUID
+    log: int
+    owner: str
+    dag_id: str
+    run_id: str
+    state: RunState
+    tasks: tuple[DagTask, ...]
+    conf: bytes
+    retries: int
+    queued_at: int
+    run_after: int
+    display_name: str = ""
+    triggered_by: str = ""
+    metadata: bytes | None = None
+    tag: str | None = None
+    note: str | None = None
+    partition_key: str | None = None
+    logical_date: int | None = None
+    data_interval_start: int | None = None
+    data_interval_end: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    error: str = ""
+    last: int = 0
+    attempt: int = 0
+    claim: str | None = None
+    lease_us: int | None = None
+    lease_expires_at: int | None = None
+    cancel_requested: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """True when the run has ended, whatever the outcome."""
+        return self.state.finished
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What a caller says of a run that it wants. Exactly one of ``dag_id`` and ``config_id`` names the dag."""
+
+    id: uuid.UUID
+    run_id: str
+    triggered_by: str
+    dag_id: str
+    conf: bytes = b"{}"
+    metadata: bytes | None = None
+    tag: str | None = None
+    note: str | None = None
+    partition_key: str | None = None
+    logical_date: int | None = None
+    data_interval_start: int | None = None
+    data_interval_end: int | None = None
+    run_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStats:
+    """A run's tasks counted by state; of a task that was tried more than once, the last try counts."""
+
+    total: int
+    completed: int
+    failed: int
+    in_progress: int
+
+    @property
+    def success_rate(self) -> float:
+        """Completed of all, 0.0 to 1.0; 0 when there are none."""
+        return self.completed / self.total if self.total else 0.0
+
+
+def uuid7(now_us: int) -> uuid.UUID:
+    """A UUID of version 7 (RFC 9562, 5.7): milliseconds, then randomness, so that ids sort by time."""
+    value = (now_us // 1000) << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    return uuid.UUID(int=value)
+
+
+def manual_run_id(now_us: int) -> str:
+    """The id that Airflow would give to a run triggered now: ``manual__2026-11-20T19:41:12.544779+00:00``."""
+    moment = datetime.fromtimestamp(now_us // MICROSECONDS, timezone.utc).replace(microsecond=now_us % MICROSECONDS)
+    return f"manual__{moment.isoformat(timespec='microseconds')}"
+
+
+def last_tries(tasks: Iterable[Task]) -> list[Task]:
+    """The last try of each task of a run, in order of task id and map index."""
+    last: dict[tuple[str, int], Task] = {}
+    for task in tasks:
+        assert task.place is not None
+        key = (task.place.task_id, task.place.map_index)
+        known = last.get(key)
+        if known is None or known.place is None or known.place.try_number < task.place.try_number:
+            last[key] = task
+    return [last[key] for key in sorted(last)]
+
+
+def count_tasks(tasks: Iterable[Task]) -> RunStats:
+    """The stats of a run's tasks."""
+    states = [task.state for task in last_tries(tasks)]
+    completed = states.count(TaskState.SUCCESS)
+    in_progress = states.count(TaskState.QUEUED) + states.count(TaskState.RUNNING)
+    return RunStats(len(states), completed, len(states) - completed - in_progress, in_progress)
+
+
+def derived_state(tasks: Sequence[Task]) -> RunState:
+    """What a run whose claimant says no more than "it is over" comes to: a success if all its tasks are."""
+    states = {task.state for task in last_tries(tasks)}
+    return RunState.SUCCESS if states <= {TaskState.SUCCESS} else RunState.FAILED

@@ -1,0 +1,1 @@
+"""The store for one machine: a SQLite file that one process writes."""

@@ -1,0 +1,49 @@
+"""SqliteTransaction: one group commit. Its three parts change tasks, runs and keys."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from taskserver.config import MAX_LINE_NUMBER
+from taskserver.model import Chunk
+from taskserver.store import Change, RunChange
+from taskserver.stores.sqlite.keys import KeyWrites
+from taskserver.stores.sqlite.rows import INSERT_CHUNK, Row, chunk_key, chunk_to_rows
+from taskserver.stores.sqlite.runs import RunWrites
+from taskserver.stores.sqlite.tasks import TaskWrites
+
+
+class SqliteTransaction:
+    """See ``committer.Transaction``. ``changes`` is what to report when it is durable."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.db = connection
+        self.changes: list[Change | RunChange] = []
+        self.tasks = TaskWrites(self)
+        self.runs = RunWrites(self)
+        self.keys = KeyWrites(connection)
+
+    def flush(self) -> None:
+        """Write what was collected: tasks first, since their transitions are events of their runs."""
+        self.tasks.flush()
+        self.runs.flush()
+
+    def next_log(self) -> int:
+        """A number for a new log. It is never given twice, not even when the log is deleted."""
+        row = self.db.execute("UPDATE counter SET value = value + 1 WHERE name = 'log' RETURNING value").fetchone()
+        number: int = row[0]
+        return number
+
+    def add_chunk(self, log: int, chunk: Chunk) -> None:
+        """Add lines to a log."""
+        self.insert_chunks(chunk_to_rows(log, chunk))
+
+    def insert_chunks(self, rows: Iterable[Row]) -> None:
+        """Add rows of the chunk table."""
+        self.db.executemany(INSERT_CHUNK, rows)
+
+    def delete_chunks(self, log: int, first: int = 0, end: int = MAX_LINE_NUMBER) -> None:
+        """Remove the chunks that begin at lines ``[first, end)`` of a log."""
+        keys = (chunk_key(log, first), chunk_key(log, end))
+        self.db.execute("DELETE FROM chunk WHERE key >= ? AND key < ?", keys)
