@@ -52,7 +52,7 @@ class Limits:
     body_bytes: int = 8 * MIB
     """A request body that is read at once. A chunked (live) body has no bound."""
     result_bytes: int = 1 * MIB
-    """A task's result as JSON: it is kept in the task's row and in every answer."""
+    """A task's result, a run's conf or metadata as JSON: it is kept in the row and in every answer."""
     waiters: int = 20_000
     """Requests that may wait at the same time in one process."""
 
@@ -63,6 +63,8 @@ class Timing:
 
     reread: float = 10.0
     """A wait looks again at this interval even if no wake-up came (DESIGN, invariant 5)."""
+    heartbeat: float = 15.0
+    """A quiet stream shows at this interval that it lives: proxies close what is silent for a minute."""
     reaper: float = 0.5
     """How often overdue leases are looked for: an upper bound on how late a loss is told."""
     sealer_pause: float = 5.0

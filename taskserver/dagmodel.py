@@ -7,6 +7,7 @@ are other words for a run.
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ from datetime import datetime, timezone
 from taskserver.model import MICROSECONDS, Task, TaskState
 
 RunState = TaskState  # the same six words, with the same meaning
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{24})")
 
 NOT_MAPPED = -1  # the map index of a task that is not mapped, as Airflow has it
 
@@ -102,10 +105,15 @@ class Run:
         """True when the run has ended, whatever the outcome."""
         return self.state.finished
 
+    @property
+    def size(self) -> int:
+        """Bytes of what has no fixed size, about."""
+        return len(self.conf) + len(self.metadata or b"") + len(self.note or "") + len(self.error)
+
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """What a caller says of a run that it wants. Exactly one of ``dag_id`` and ``config_id`` names the dag."""
+    """What a caller says of a run that it wants. ``run_after`` is when it is due; None: at once."""
 
     id: uuid.UUID
     run_id: str
@@ -141,6 +149,14 @@ def uuid7(now_us: int) -> uuid.UUID:
     """A UUID of version 7 (RFC 9562, 5.7): milliseconds, then randomness, so that ids sort by time."""
     value = (now_us // 1000) << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
     return uuid.UUID(int=value)
+
+
+def parse_uuid(text: str) -> uuid.UUID | None:
+    """The UUID that a text is, in its usual form or as 32 hexadecimal digits; None if it is none.
+
+    ``uuid.UUID`` takes more: braces, prefixes, hyphens anywhere.
+    """
+    return uuid.UUID(text) if _UUID.fullmatch(text) else None
 
 
 def manual_run_id(now_us: int) -> str:

@@ -79,6 +79,12 @@ class BadCredential(TaskServerError):
     code = "bad_credential"
 
 
+class TokenExpired(BadCredential):
+    """The token's time is over; its key may still be valid."""
+
+    code = "token_expired"
+
+
 class Forbidden(TaskServerError):
     """The key is valid but lacks the scope."""
 

@@ -23,7 +23,7 @@ SECRET_BYTES = 32
 SECRET_PREFIX = "tsk_"  # noqa: S105 - not a secret; it lets people and secret scanners recognise a key
 SECRET_PATTERN = re.compile(r"[!-~]{32,512}")  # visible ASCII; an operator's own key may have another form than ours
 KEY_ID_LENGTH = 16
-VERIFIED_KEYS = 10_000  # callers remembered; a client beyond that costs one more read per request
+VERIFIED_KEYS = 10_000  # callers remembered, of each kind; a client beyond that costs one more read per request
 
 
 class Caller:
@@ -43,7 +43,7 @@ class Caller:
     @property
     def topic(self) -> str:
         """The wake-up that tells open waits of this key to check it again."""
-        return f"key:{self.key_id}"
+        return _topic(self.key_id)
 
     @property
     def is_admin(self) -> bool:
@@ -53,7 +53,7 @@ class Caller:
     def check(self) -> None:
         """Raise BadCredential if the key has been revoked or has expired."""
         if self.revoked or (self.expires_at is not None and self.expires_at <= self._clock()):
-            raise BadCredential("the API key is unknown, revoked or expired")
+            raise _bad_credential()
 
     def seconds_left(self) -> float:
         """How long the key is valid; infinite if it does not expire."""
@@ -79,7 +79,9 @@ class Keys:
         self._store = store
         self._wakeup = wakeup
         self._clock = clock
-        self._callers: OrderedDict[str, Caller] = OrderedDict()
+        self._by_secret: OrderedDict[str, Caller] = OrderedDict()
+        self._by_id: OrderedDict[str, Caller] = OrderedDict()
+        self._revocations = 0
 
     async def issue(
         self,
@@ -116,23 +118,43 @@ class Keys:
 
     async def verify(self, secret: str) -> Caller:
         """Who holds this key. Raises BadCredential if it is unknown, revoked or expired."""
-        caller = self._callers.get(secret)
+        caller = self._by_secret.get(secret)
         if caller is None:
-            caller = self._callers[secret] = await self._look_up(secret)
-            if len(self._callers) > VERIFIED_KEYS:
-                self._callers.popitem(last=False)
+            if not SECRET_PATTERN.fullmatch(secret):
+                raise _bad_credential()
+            key = await self._read(key_id(secret))
+            if not hmac.compare_digest(key.hash, _hash(secret)):
+                raise _bad_credential()
+            caller = self._remember(self._by_secret, secret, key)
         caller.check()
         return caller
 
-    async def _look_up(self, secret: str) -> Caller:
-        try:
-            key = await self._store.get_key(key_id(secret))
-        except KeyNotFound:
-            raise BadCredential("the API key is unknown, revoked or expired") from None
-        if not hmac.compare_digest(key.hash, _hash(secret)):
-            raise BadCredential("the API key is unknown, revoked or expired")
-        caller = Caller(key, self._clock)
+    async def verify_id(self, key_id: str) -> Caller:
+        """The holder of the key with this id, for ``Tokens``, which was shown the key itself. Raises BadCredential."""
+        caller = self._by_id.get(key_id)
+        if caller is None:
+            caller = self._remember(self._by_id, key_id, await self._read(key_id))
         caller.check()
+        return caller
+
+    async def _read(self, key_id: str) -> ApiKey:
+        while True:
+            revocations = self._revocations
+            try:
+                key = await self._store.get_key(key_id)
+            except KeyNotFound:
+                raise _bad_credential() from None
+            # A key that was revoked while it was being read must not be remembered as it was before.
+            if revocations == self._revocations:
+                return key
+
+    def _remember(self, known: OrderedDict[str, Caller], name: str, key: ApiKey) -> Caller:
+        # Of requests that read the key at the same time all must get one caller: it is told of the revocation.
+        caller = known.get(name)
+        if caller is None:
+            caller = known[name] = Caller(key, self._clock)
+            if len(known) > VERIFIED_KEYS:
+                known.popitem(last=False)
         return caller
 
     async def find(self, id_or_name: str) -> ApiKey:
@@ -152,17 +174,27 @@ class Keys:
         Raises KeyNotFound.
         """
         key = await self._store.revoke_key(key_id, self._clock())
-        for secret, caller in list(self._callers.items()):
-            if caller.key_id == key_id:
-                caller.revoked = True
-                del self._callers[secret]
-                self._wakeup.publish([caller.topic])
+        self._revocations += 1
+        for known in (self._by_secret, self._by_id):
+            for name, caller in list(known.items()):
+                if caller.key_id == key_id:
+                    caller.revoked = True
+                    del known[name]
+        self._wakeup.publish([_topic(key_id)])
         return key
 
 
 def key_id(secret: str) -> str:
     """The public name of a key, from its hash."""
     return _hash(secret).hex()[:KEY_ID_LENGTH]
+
+
+def _topic(key_id: str) -> str:
+    return f"key:{key_id}"
+
+
+def _bad_credential() -> BadCredential:
+    return BadCredential("the API key is unknown, revoked or expired")
 
 
 def _hash(secret: str) -> bytes:

@@ -20,13 +20,16 @@ CHUNK_COST = 150  # of the objects around a chunk's bytes
 
 
 class Head(Protocol):
-    """What heads have in common: the store's number of the log, and how many lines it has."""
+    """What heads have in common: the log's number, how many lines it has, and what the head costs in memory."""
 
     @property
     def log(self) -> int: ...
 
     @property
     def last(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
 
 
 K = TypeVar("K", bound=Hashable)
@@ -36,13 +39,18 @@ H = TypeVar("H", bound=Head)
 class Live(Generic[H]):
     """One log's head, and its newest lines from ``first`` on."""
 
-    __slots__ = ("chunks", "first", "head", "size")
+    __slots__ = ("_chunks_size", "chunks", "first", "head")
 
     def __init__(self, head: H, first: int) -> None:
         self.head = head
         self.first = first
         self.chunks: deque[Chunk] = deque()
-        self.size = ENTRY_COST
+        self._chunks_size = 0
+
+    @property
+    def size(self) -> int:
+        """What the entry costs in memory, in bytes."""
+        return ENTRY_COST + self.head.size + self._chunks_size
 
     def lines(self, first: int, end: int) -> list[Chunk] | None:
         """The chunks that hold ``[first, end)``, cut to it; None if not all of it is here."""
@@ -60,11 +68,15 @@ class Live(Generic[H]):
     def add(self, chunk: Chunk, max_bytes: int) -> None:
         """Add the newest chunk and drop the oldest ones beyond the bound."""
         self.chunks.append(chunk)
-        self.size += len(chunk.payload) + CHUNK_COST
-        while self.size - ENTRY_COST > max_bytes and self.chunks:
+        self._chunks_size += _cost(chunk)
+        while self._chunks_size > max_bytes:
             dropped = self.chunks.popleft()
-            self.size -= len(dropped.payload) + CHUNK_COST
+            self._chunks_size -= _cost(dropped)
             self.first = dropped.end
+
+
+def _cost(chunk: Chunk) -> int:
+    return len(chunk.payload) + len(chunk.side) + CHUNK_COST
 
 
 class LiveLogs(Generic[K, H]):
@@ -121,7 +133,8 @@ class LiveLogs(Generic[K, H]):
         Ends early if the log is deleted meanwhile.
         """
         live = self._entries.get(key)
-        if live is not None and first < end:
+        # Another log under the same key: the one that is read was deleted, and its id was used again.
+        if live is not None and live.head.log == log and first < end:
             recent = live.lines(first, end)
             if recent is not None:
                 yield recent

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 ID_ALPHABET = string.ascii_letters + string.digits
 ID_LENGTH = 16  # CONTRACTS A1; 95 bits, so ids cannot be guessed
-ID_PATTERN = re.compile(r"[A-Za-z0-9_.~-]{1,64}")  # RFC 3986 "unreserved": never needs escaping in a URL
+ID_PATTERN = re.compile(r"[A-Za-z0-9_.~-]{1,64}\Z")  # RFC 3986 "unreserved": never needs escaping in a URL
 
 CANCELLED_CODE = 130  # what a shell reports of a command that was interrupted from the keyboard (128 + SIGINT)
 INTERRUPTED_CODE = 255  # what ssh reports when the other side is gone
@@ -100,6 +100,11 @@ class Task:
     def finished(self) -> bool:
         """True when the task has ended, whatever the outcome."""
         return self.state in FINAL_STATES
+
+    @property
+    def size(self) -> int:
+        """Bytes of what has no fixed size, about."""
+        return len(self.result or b"") + len(self.error)
 
 
 @dataclass(frozen=True, slots=True)

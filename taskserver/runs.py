@@ -5,25 +5,34 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from taskserver.config import Settings
-from taskserver.dagmodel import Dag, DagTask, NewDag, NewRun, Run, RunState, RunStats, count_tasks, last_tries
-from taskserver.errors import DagNotFound, RunNotFound
+from taskserver.dagmodel import (
+    NOT_MAPPED,
+    Dag,
+    DagTask,
+    NewDag,
+    NewRun,
+    Run,
+    RunState,
+    RunStats,
+    count_tasks,
+    last_tries,
+)
+from taskserver.errors import DagNotFound, RunNotFound, TooLarge
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
 from taskserver.model import MICROSECONDS, Chunk, NewTask, Place, Scope, Task, new_id, now_us
 from taskserver.store import RunChange, Store
-from taskserver.waiting import Waits
+from taskserver.waiting import Look, Waits
 from taskserver.wakeup import Wakeup
 
 QUEUE_TOPIC = "queue"
-RESULTS_KEPT = 256  # answers for the waiters of runs that have just ended
 
 Results = dict[str, Any]
 
@@ -52,9 +61,11 @@ class Runs:
         self._store = store
         self._wakeup = wakeup
         self._waits = waits
+        self._limits = settings.limits
         self._clock = clock
         self._live: LiveLogs[uuid.UUID, Run] = LiveLogs(store, settings.memory)
-        self._results: OrderedDict[tuple[uuid.UUID, tuple[str, ...] | None], asyncio.Task[Results]] = OrderedDict()
+        self._countings: dict[tuple[uuid.UUID, RunState, int], asyncio.Task[RunStats]] = {}
+        self._readings: dict[tuple[uuid.UUID, tuple[str, ...] | None], asyncio.Task[Results]] = {}
 
     # --- dags ----------------------------------------------------------------------
 
@@ -69,12 +80,12 @@ class Runs:
     async def dag(self, caller: Caller, dag_id: str) -> Dag:
         """Raises DagNotFound, also for another owner's dag."""
         caller.require(Scope.READ)
-        return _see_dag(caller, await self._store.get_dag(dag_id))
+        return _see_dag(caller, await self._store.get_dag(dag_id), dag_id)
 
     async def dag_of_config(self, caller: Caller, config_id: uuid.UUID) -> Dag:
         """Raises DagNotFound."""
         caller.require(Scope.READ)
-        return _see_dag(caller, await self._store.find_dag(config_id))
+        return _see_dag(caller, await self._store.find_dag(config_id), config_id)
 
     async def dags(self, caller: Caller) -> list[Dag]:
         """The caller's dags (an admin's: everybody's) in order of their ids."""
@@ -84,20 +95,23 @@ class Runs:
     # --- runs ----------------------------------------------------------------------
 
     async def trigger(self, caller: Caller, new: NewRun) -> Run:
-        """Queue a run of one of the caller's dags. Raises DagNotFound, RunExists."""
+        """Queue a run of one of the caller's dags. Raises DagNotFound, RunExists, TooLarge."""
         caller.require(Scope.WRITE)
-        _see_dag(caller, await self._store.get_dag(new.dag_id))
+        _see_dag(caller, await self._store.get_dag(new.dag_id), new.dag_id)
+        for name, value in (("conf", new.conf), ("metadata", new.metadata)):
+            if value is not None and len(value) > self._limits.result_bytes:
+                raise TooLarge(f"{name}: larger than {self._limits.result_bytes} bytes of JSON")
         return await self._store.create_run(new, self._clock())
 
     async def get(self, caller: Caller, run_id: uuid.UUID) -> Run:
         """The run as committed last. Raises RunNotFound, also for another owner's run."""
         caller.require(Scope.READ)
-        return _see_run(caller, await self._live.head(run_id, self._store.get_run))
+        return _see_run(caller, await self._live.head(run_id, self._store.get_run), run_id)
 
     async def find(self, caller: Caller, dag_id: str, run_id: str) -> Run:
         """A dag's run by the name that Airflow's callers know. Raises RunNotFound."""
         caller.require(Scope.READ)
-        return _see_run(caller, await self._store.find_run(dag_id, run_id))
+        return _see_run(caller, await self._store.find_run(dag_id, run_id), run_id)
 
     async def find_tagged(self, caller: Caller, tag: str) -> Run:
         """The caller's newest run with a tag. Raises RunNotFound."""
@@ -173,30 +187,44 @@ class Runs:
 
     async def wait_end(self, caller: Caller, run_id: uuid.UUID, timeout: float) -> Run:
         """The run once it has ended or ``timeout`` seconds have passed."""
+        return await self._waits.until(caller, run_topic(run_id), timeout, self._end_of(caller, run_id))
 
-        async def look() -> tuple[Run, bool]:
-            run = await self.get(caller, run_id)
-            return run, run.finished
+    async def beats(
+        self, caller: Caller, run_id: uuid.UUID, timeout: float, heartbeat: float
+    ) -> AsyncGenerator[tuple[Run, bool], None]:
+        """The run every ``heartbeat`` seconds, and at once when the wait is over, as the flag tells.
 
-        return await self._waits.until(caller, run_topic(run_id), timeout, look)
+        It is over when the run has ended, ``timeout`` seconds have passed or the
+        server drains. Raises TooManyWaiters before the first beat.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        look = self._end_of(caller, run_id)
+        over = False
+        with self._waits.open(caller, run_topic(run_id)) as wait:
+            while not over:
+                run, ended = await wait.until(min(heartbeat, deadline - loop.time()), look)
+                over = ended or self._waits.draining or loop.time() >= deadline
+                yield run, over
 
-    async def ticks(self, caller: Caller, run_id: uuid.UUID, interval: float) -> AsyncIterator[Run]:
+    def ticks(self, caller: Caller, run_id: uuid.UUID, interval: float) -> AsyncGenerator[Run, None]:
         """The run at once, then every ``interval`` seconds, and at once when it has ended; that is the last one."""
+        return self._waits.ticks(caller, run_topic(run_id), interval, self._end_of(caller, run_id))
 
+    def _end_of(self, caller: Caller, run_id: uuid.UUID) -> Look[Run]:
         async def look() -> tuple[Run, bool]:
             run = await self.get(caller, run_id)
             return run, run.finished
 
-        async for run in self._waits.ticks(caller, run_topic(run_id), interval, look):
-            yield run
+        return look
 
     async def events(
         self, caller: Caller, run_id: uuid.UUID, first: int, timeout: float, heartbeat: float
-    ) -> AsyncIterator[EventPage]:
+    ) -> AsyncGenerator[EventPage, None]:
         """A run's events from ``first`` on as they come, until all are told or ``timeout`` seconds have passed.
 
-        Yields an empty page whenever nothing came for ``heartbeat`` seconds, and
-        a complete one last if the run has ended.
+        The first page comes at once, an empty one whenever nothing came for
+        ``heartbeat`` seconds, and a complete one last if the run has ended.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -205,43 +233,53 @@ class Runs:
             run = await self.get(caller, run_id)
             return run, run.finished or run.last > first
 
-        while True:
-            left = deadline - loop.time()
-            run = await self._waits.until(caller, events_topic(run_id), min(heartbeat, left), look)
-            nothing = run.last <= first
-            async for chunks in self._live.read(run.id, run.log, first, run.last):
-                yield EventPage(run, first, chunks[-1].end, chunks)
-                first = chunks[-1].end
-            if first < run.last:
-                raise RunNotFound(f"run {str(run_id)!r} was deleted while it was being read")
-            if nothing:
-                yield EventPage(run, first, first, ())
-            if self._waits.draining or run.finished or loop.time() >= deadline:
-                return
+        with self._waits.open(caller, events_topic(run_id)) as wait:
+            quiet = 0.0  # the first page comes at once
+            while True:
+                run, _ = await wait.until(min(quiet, deadline - loop.time()), look)
+                nothing = run.last <= first
+                async for chunks in self._live.read(run.id, run.log, first, run.last):
+                    yield EventPage(run, first, chunks[-1].end, chunks)
+                    first = chunks[-1].end
+                if first < run.last:
+                    raise RunNotFound(f"run {str(run_id)!r} was deleted while it was being read")
+                if nothing:
+                    yield EventPage(run, first, first, ())
+                if self._waits.draining or run.finished or loop.time() >= deadline:
+                    return
+                quiet = heartbeat
 
     # --- what came out -------------------------------------------------------------
 
     async def tasks(self, caller: Caller, run: Run) -> list[Task]:
         """A run's tasks in the order of their creation, without results."""
-        return await self._store.run_tasks(_see_run(caller, run).id)
+        return await self._store.run_tasks(_see_run(caller, run, run.id).id)
 
     async def stats(self, caller: Caller, run: Run) -> RunStats:
-        """A run's tasks counted by state."""
-        return count_tasks(await self.tasks(caller, run))
+        """A run's tasks counted by state. Waiters that are told of the same end share one reading."""
+        _see_run(caller, run, run.id)
+        key = (run.id, run.state, run.last)
+        counting = self._countings.get(key)
+        if counting is None:
+            counting = self._countings[key] = asyncio.create_task(self._count(run))
+            counting.add_done_callback(lambda _: self._countings.pop(key))
+        return await asyncio.shield(counting)
+
+    async def _count(self, run: Run) -> RunStats:
+        return count_tasks(await self._store.run_tasks(run.id))
 
     async def results(self, run: Run, wanted: tuple[str, ...] | None) -> Results:
         """The values of a finished run's tasks by task id, sorted; of ``wanted``, or (None) of those marked as results.
 
         A mapped task's value is a list in order of the map index. Tasks that are
         unknown, have not ended or have no value are left out. Waiters that are
-        told of the same end share one reading.
+        told of the same end share one reading, so the answer must not be changed.
         """
         key = (run.id, wanted)
-        reading = self._results.get(key)
-        if reading is None or (reading.done() and (reading.cancelled() or reading.exception() is not None)):
-            reading = self._results[key] = asyncio.create_task(self._read_results(run, wanted))
-            if len(self._results) > RESULTS_KEPT:
-                self._results.popitem(last=False)
+        reading = self._readings.get(key)
+        if reading is None:
+            reading = self._readings[key] = asyncio.create_task(self._read_results(run, wanted))
+            reading.add_done_callback(lambda _: self._readings.pop(key))
         return await asyncio.shield(reading)
 
     async def _read_results(self, run: Run, wanted: tuple[str, ...] | None) -> Results:
@@ -250,24 +288,22 @@ class Runs:
         if not wanted:
             return {}
         mapped = {task.task_id for task in run.tasks if task.mapped}
-        found: Results = {}
+        values: dict[str, list[Any]] = {}
         for task in last_tries(await self._store.run_tasks(run.id, wanted)):
-            if task.place is None or task.result is None or task.place.task_id not in wanted:
+            if task.place is None or task.result is None:
                 continue
+            if task.place.map_index != NOT_MAPPED:
+                mapped.add(task.place.task_id)
             value = orjson.loads(task.result)["data"]
-            if value is None:
-                continue
-            if task.place.map_index >= 0 or task.place.task_id in mapped:
-                found.setdefault(task.place.task_id, []).append(value)
-            else:
-                found[task.place.task_id] = value
-        return found
+            if value is not None:
+                values.setdefault(task.place.task_id, []).append(value)
+        return {task_id: found if task_id in mapped else found[0] for task_id, found in values.items()}
 
     # --- plumbing ------------------------------------------------------------------
 
     async def _own(self, caller: Caller, run_id: uuid.UUID) -> Run:
         caller.require(Scope.WRITE)
-        return _see_run(caller, await self._live.head(run_id, self._store.get_run))
+        return _see_run(caller, await self._live.head(run_id, self._store.get_run), run_id)
 
     def committed(self, changes: Sequence[RunChange]) -> None:
         """Take over what was committed, then tell those who wait for it."""
@@ -276,20 +312,19 @@ class Runs:
             run = change.run
             if change.deleted:
                 self._live.forget(run.id)
-                for key in [key for key in self._results if key[0] == run.id]:
-                    del self._results[key]
             else:
                 self._live.apply(run.id, run, change.chunk)
             if run.state is RunState.QUEUED:
                 topics[QUEUE_TOPIC] = None
             if change.chunk is not None or run.finished or change.deleted:
                 topics[events_topic(run.id)] = None
-            topics[run_topic(run.id)] = None
+            if run.finished or change.deleted:
+                topics[run_topic(run.id)] = None
         self._wakeup.publish(topics)
 
 
 def run_topic(run_id: uuid.UUID) -> str:
-    """The wake-up of those who wait for a run's state."""
+    """The wake-up of those who wait for a run's end: events and heartbeats leave them asleep."""
     return f"run:{run_id}"
 
 
@@ -302,13 +337,16 @@ def _owner(caller: Caller) -> str | None:
     return None if caller.is_admin else caller.owner
 
 
-def _see_dag(caller: Caller, dag: Dag) -> Dag:
+# The refusals name what was asked for, and nothing that only the owner knows.
+
+
+def _see_dag(caller: Caller, dag: Dag, asked: str | uuid.UUID) -> Dag:
     if dag.owner != caller.owner and not caller.is_admin:
-        raise DagNotFound(f"there is no dag {dag.dag_id!r}")
+        raise DagNotFound(f"there is no dag {str(asked)!r}")
     return dag
 
 
-def _see_run(caller: Caller, run: Run) -> Run:
+def _see_run(caller: Caller, run: Run, asked: str | uuid.UUID) -> Run:
     if run.owner != caller.owner and not caller.is_admin:
-        raise RunNotFound(f"there is no run {str(run.id)!r}")
+        raise RunNotFound(f"there is no run {str(asked)!r}")
     return run

@@ -194,7 +194,8 @@ class Store(abc.ABC):
 
         Only runs of ``owner`` (None: of anybody) and of ``dag_ids`` (empty: of any
         dag). The run becomes running; no two claims get the same one. The run
-        that is being worked on with this claim already is returned again.
+        that is being worked on with this claim already is returned again, and its
+        lease renewed. When that run has ended the claim may be used for another.
         """
 
     @abc.abstractmethod
@@ -205,7 +206,7 @@ class Store(abc.ABC):
     async def finish_run(self, run: uuid.UUID, claim: str | None, state: RunState | None, error: str, now: int) -> Run:
         """End a run; without a ``state`` it follows from its tasks. ``failed`` after a cancel request is ``cancelled``.
 
-        The same word of the same claimant again changes nothing. Raises
+        The same word and error of the same claimant again change nothing. Raises
         RunNotFound, RunFinished, RunClaimed, and TasksRunning if the state cannot
         follow from tasks that still run.
         """
@@ -225,8 +226,8 @@ class Store(abc.ABC):
     async def expire_runs(self, now: int) -> list[Run]:
         """Deal with every run whose claimant's lease ran out before ``now``; return these runs.
 
-        Its live tasks end as interrupted. It is queued again while it has
-        retries left, else it ends as interrupted.
+        Its live tasks end as interrupted. It is queued again while it has retries
+        left and nobody has asked it to stop, else it ends as interrupted.
         """
 
     @abc.abstractmethod

@@ -14,14 +14,19 @@ Rules of the formats:
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count, cycle
 
-from taskserver.encoding import SEPARATOR, decode_side, dumps, isotime, raw_text
-from taskserver.model import Chunk, Task
+from taskserver.encoding import SEPARATOR, SIDE_WIDTH, decode_side, dumps, isotime, raw_text
+from taskserver.model import Chunk, Stream, Task
 
 RETRY_MS = (1000, 3000)  # clients of a restarted server come back spread over this time
 END_SUFFIX = "-end"
+STREAM_NAMES = {stream: stream.name.lower() for stream in Stream}
+_EVENT_ID = re.compile(rf"(\d{{1,10}})({END_SUFFIX})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,14 @@ class Encoder:
     end: Callable[[Task], bytes]
 
 
+def parse_event_id(text: str) -> tuple[int, bool]:
+    """The cursor in a ``Last-Event-ID``, and whether it is the ``end`` event's. Raises ValueError."""
+    match = _EVENT_ID.fullmatch(text)
+    if match is None:
+        raise ValueError("must be the id of an earlier event")
+    return int(match[1]), match[2] is not None
+
+
 def _nothing(*_: object) -> bytes:
     return b""
 
@@ -47,16 +60,18 @@ def text_lines(chunks: Sequence[Chunk]) -> bytes:
 
 def ndjson_lines(chunks: Sequence[Chunk]) -> bytes:
     """``{"n", "text", "stream", "time"}`` a line."""
-    parts = []
+    parts: list[str] = []
     for chunk in chunks:
-        sides = decode_side(chunk.side, chunk.count)
-        for number, (text, (time_us, stream)) in enumerate(
-            zip(chunk.payload.split(SEPARATOR), sides, strict=True), chunk.first
-        ):
-            head = f'{{"n":{number},"text":'.encode()
-            tail = f',"stream":"{stream.name.lower()}","time":"{isotime(time_us)}"}}\n'.encode()
-            parts.append(head + text + tail)
-    return b"".join(parts)
+        texts = chunk.payload.decode().split(SEPARATOR.decode())
+        # One side for each line, or one for all.
+        tails = cycle([_ndjson_tail(*side) for side in decode_side(chunk.side, len(chunk.side) // SIDE_WIDTH)])
+        parts += [f'{{"n":{n},"text":{text}{tail}' for n, text, tail in zip(count(chunk.first), texts, tails)]
+    return "".join(parts).encode()
+
+
+@lru_cache(maxsize=1024)  # lines that came together have their time in common
+def _ndjson_tail(time_us: int, stream: Stream) -> str:
+    return f',"stream":"{STREAM_NAMES[stream]}","time":"{isotime(time_us)}"}}\n'
 
 
 def ndjson_end(task: Task) -> bytes:

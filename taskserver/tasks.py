@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from taskserver.config import Settings
@@ -178,7 +178,7 @@ class Tasks:
 
         return await self._waits.until(caller, output_topic(task_id), timeout, look)
 
-    async def pages(self, task: Task, first: int, end: int) -> AsyncIterator[Page]:
+    async def pages(self, task: Task, first: int, end: int) -> AsyncGenerator[Page, None]:
         """Lines ``[first, end)`` of a task in bounded pages; none if there are no lines.
 
         Raises TaskNotFound if the task is deleted meanwhile: what was read is
@@ -190,23 +190,30 @@ class Tasks:
         if first < end:
             raise TaskNotFound(f"task {task.id!r} was deleted while it was being read")
 
-    async def follow(self, caller: Caller, task_id: str, first: int, heartbeat: float) -> AsyncIterator[Page]:
+    async def follow(self, caller: Caller, task_id: str, first: int, heartbeat: float) -> AsyncGenerator[Page, None]:
         """Lines from ``first`` on as they come, until the task has ended and all is told.
 
-        Yields an empty page whenever nothing came for ``heartbeat`` seconds, and
-        the last page is ``complete``. Ends without one when the server drains. What is not taken is not read: a slow
-        reader costs one page.
+        The first page comes at once, an empty one whenever nothing came for
+        ``heartbeat`` seconds, and the last one is ``complete``, unless the server
+        drains. What is not taken is not read: a slow reader costs one page.
         """
-        while True:
-            task = await self.wait_output(caller, task_id, first, heartbeat)
-            nothing = task.last == first
-            async for page in self.pages(task, first, task.last):
-                yield page
-                first = page.end
-            if nothing:
-                yield Page(task, first, first, ())
-            if self._waits.draining or (task.finished and first == task.last):
-                return
+
+        async def look() -> tuple[Task, bool]:
+            task = _check_first(await self.get(caller, task_id), first)
+            return task, task.finished or task.last > first
+
+        with self._waits.open(caller, output_topic(task_id)) as wait:
+            quiet = 0.0  # the first page comes at once
+            while True:
+                task, _ = await wait.until(quiet, look)
+                if task.last == first:
+                    yield Page(task, first, first, ())
+                async for page in self.pages(task, first, task.last):
+                    yield page
+                    first = page.end
+                if task.finished or self._waits.draining:
+                    return
+                quiet = heartbeat
 
     async def _head(self, task_id: str) -> Task:
         return await self._live.head(task_id, self._store.get_task)

@@ -7,18 +7,49 @@ so that nothing can happen unseen between the reading and the waiting.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from taskserver.config import Limits, Timing
 from taskserver.errors import TooManyWaiters
 from taskserver.keys import Caller
-from taskserver.wakeup import Wakeup
+from taskserver.wakeup import Subscription, Wakeup
 
 T = TypeVar("T")
 
 Look = Callable[[], Awaitable[tuple[T, bool]]]
 """Reads what is waited for; the flag says that it needs no more waiting."""
+
+
+class Wait:
+    """A place among the waiters of this process, and what wakes it; ``Waits.open`` gives it."""
+
+    __slots__ = ("_caller", "_reread", "_subscription", "_waits")
+
+    def __init__(self, waits: Waits, caller: Caller, subscription: Subscription, reread: float) -> None:
+        self._waits = waits
+        self._caller = caller
+        self._subscription = subscription
+        self._reread = reread
+
+    async def until(self, timeout: float, look: Look[T]) -> tuple[T, bool]:
+        """Look until there is no more to wait for, ``timeout`` seconds have passed or the server drains.
+
+        Returns what was seen last, and whether it needs no more waiting. Looks
+        at least once, and may be called again. Raises BadCredential as soon as
+        the caller's key is revoked or expires, and what ``look`` raises.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            self._subscription.clear()
+            self._caller.check()
+            answer, done = await look()
+            left = deadline - loop.time()
+            if done or left <= 0 or self._waits.draining:
+                return answer, done
+            await self._subscription.wait(min(left, self._reread, self._caller.seconds_left()))
 
 
 class Waits:
@@ -46,41 +77,42 @@ class Waits:
         self._draining = True
         self._wakeup.wake_all()
 
-    async def until(self, caller: Caller, topic: str, timeout: float, look: Look[T]) -> T:
-        """Look until there is no more to wait for, ``timeout`` seconds have passed or the server drains.
+    @contextmanager
+    def open(self, caller: Caller, topic: str) -> Iterator[Wait]:
+        """A wait for as long as the context lasts: a stream keeps its place also while it writes.
 
-        Returns what was seen last. Raises BadCredential as soon as the caller's
-        key is revoked or expires, TooManyWaiters, and what ``look`` raises.
+        Raises TooManyWaiters.
         """
-        answer, done = await look()
-        if done or timeout <= 0 or self._draining:
-            return answer
         if self._count >= self._limits.waiters:
             raise TooManyWaiters(f"{self._count} requests are waiting already, which is the limit; try again later")
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
         self._count += 1
         try:
             with self._wakeup.subscribe(topic, caller.topic) as subscription:
-                while True:
-                    subscription.clear()
-                    caller.check()
-                    answer, done = await look()
-                    left = deadline - loop.time()
-                    if done or left <= 0 or self._draining:
-                        return answer
-                    await subscription.wait(min(left, self._timing.reread, caller.seconds_left()))
+                yield Wait(self, caller, subscription, self._timing.reread)
         finally:
             self._count -= 1
 
-    async def ticks(self, caller: Caller, topic: str, interval: float, look: Look[T]) -> AsyncIterator[T]:
+    async def until(self, caller: Caller, topic: str, timeout: float, look: Look[T]) -> T:
+        """One wait; see ``Wait.until``. Raises TooManyWaiters, but takes no place if there is nothing to wait for."""
+        answer, done = await look()
+        if done or timeout <= 0 or self._draining:
+            return answer
+        with self.open(caller, topic) as wait:
+            answer, _ = await wait.until(timeout, look)
+            return answer
+
+    async def ticks(self, caller: Caller, topic: str, interval: float, look: Look[T]) -> AsyncGenerator[T, None]:
         """What ``look`` sees: at once, then every ``interval`` seconds, and at once when there is no more to wait for.
 
-        Ends after that, or when the server drains. Raises as ``until`` does.
+        Ends after that, or when the server drains. Raises as ``until`` does,
+        TooManyWaiters before the first tick.
         """
         answer, done = await look()
-        yield answer
-        while not done and not self._draining:
-            answer = await self.until(caller, topic, interval, look)
-            _, done = await look()
+        if done or self._draining:
             yield answer
+            return
+        with self.open(caller, topic) as wait:
+            yield answer
+            while not done and not self._draining:
+                answer, done = await wait.until(interval, look)
+                yield answer

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from aiohttp import web
+from marshmallow import fields
 
 from taskserver.errors import Draining, StoreUnavailable, TaskServerError
 from taskserver.keys import Caller
 from taskserver.web.context import services
 from taskserver.web.failures import headers, status
-from taskserver.web.rooms import Room, Route
+from taskserver.web.rooms import Answer, AnswerSchema, Room, Route
 
 
 async def healthz(request: web.Request) -> web.StreamResponse:
@@ -28,10 +29,38 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     return web.json_response({"status": "ok"})
 
 
-def health_room() -> Room:
-    """The room of everything that belongs to no other."""
-    routes = (Route("GET", "/healthz", healthz, None), Route("GET", "/readyz", readyz, None))
-    return Room("health", ("",), routes, _nobody, _refuse)
+class Health(AnswerSchema):
+    """How the server is."""
+
+    status = fields.String(required=True)
+    error = fields.String()
+
+
+class Failure(AnswerSchema):
+    """An error under a path that belongs to no protocol."""
+
+    error = fields.String(required=True)
+
+
+HEALTH = Health()
+
+ROUTES = (
+    Route("GET", "/healthz", healthz, None, answers=(Answer(schema=HEALTH),)),
+    Route("GET", "/readyz", readyz, None, answers=(Answer(schema=HEALTH), Answer(503, HEALTH))),
+)
+
+
+def health_room(*others: Route) -> Room:
+    """The room of everything that belongs to no protocol, ``others`` included."""
+    return Room(
+        "other",
+        ("",),
+        (*ROUTES, *others),
+        _nobody,
+        _refuse,
+        about="Health checks, and this documentation.",
+        error=Failure(),
+    )
 
 
 async def _nobody(request: web.Request) -> Caller:

@@ -7,6 +7,9 @@ from functools import wraps
 
 from aiohttp import web
 
+from taskserver.api.airflow import airflow_rooms
+from taskserver.api.docs import DOCS_ROUTES
+from taskserver.api.executions import executions_room
 from taskserver.api.health import health_room
 from taskserver.api.tasks import tasks_room
 from taskserver.config import Settings
@@ -15,10 +18,12 @@ from taskserver.model import Scope, now_us
 from taskserver.runs import Runs
 from taskserver.store import Change, RunChange, Store
 from taskserver.tasks import Tasks
+from taskserver.tokens import Tokens
 from taskserver.waiting import Waits
 from taskserver.wakeup import LocalWakeup
 from taskserver.web.context import CALLER, SERVICES, Services
 from taskserver.web.middleware import answer_failures
+from taskserver.web.openapi import DOCUMENT, encode_document
 from taskserver.web.rooms import Handler, Room
 
 
@@ -34,19 +39,25 @@ def make_services(settings: Settings, store: Store) -> Services:
         runs.committed([change for change in changes if isinstance(change, RunChange)])
 
     store.listen(committed)
-    return Services(settings, store, wakeup, waits, tasks, runs, Keys(store, wakeup))
+    keys = Keys(store, wakeup)
+    return Services(settings, store, wakeup, waits, tasks, runs, keys, Tokens(store, keys))
+
+
+def make_rooms() -> tuple[list[Room], Room]:
+    """The room of each protocol, and the one of what belongs to none."""
+    return [tasks_room(), *airflow_rooms(), executions_room()], health_room(*DOCS_ROUTES)
 
 
 def make_app(services: Services) -> web.Application:
     """The application with all rooms. The store stays its opener's to close."""
-    rooms = [tasks_room()]
-    health = health_room()
+    rooms, other = make_rooms()
     app = web.Application(
-        middlewares=[answer_failures(rooms, fallback=health)],
+        middlewares=[answer_failures(rooms, fallback=other)],
         client_max_size=services.settings.limits.body_bytes,
     )
     app[SERVICES] = services
-    for room in [*rooms, health]:
+    app[DOCUMENT] = encode_document([*rooms, other])
+    for room in [*rooms, other]:
         add_room(app, room)
     app.cleanup_ctx.append(_running)
     app.on_shutdown.append(_drain)

@@ -11,6 +11,7 @@ from taskserver.keys import Caller, Keys
 from taskserver.runs import Runs
 from taskserver.store import Store
 from taskserver.tasks import Tasks
+from taskserver.tokens import Tokens
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
 from taskserver.web.streaming import EncodeOnce
@@ -27,6 +28,7 @@ class Services:
     tasks: Tasks
     runs: Runs
     keys: Keys
+    tokens: Tokens
     encoded: EncodeOnce = field(default_factory=EncodeOnce)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from taskserver import errors
 from taskserver.errors import TaskServerError
@@ -45,10 +47,30 @@ class BadRequest(TaskServerError):
     code = "bad_request"
 
 
+class Unprocessable(TaskServerError):
+    """A value of the request is not valid.
+
+    ``faults`` lists what is wrong as FastAPI would (see ``web.validation``).
+    """
+
+    code = "unprocessable"
+
+    def __init__(self, message: str, faults: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.faults = faults
+
+
 class InternalError(TaskServerError):
-    """A bug of ours; the log has the details."""
+    """A bug of ours; the log has the details.
+
+    They stand there under ``correlation_id``.
+    """
 
     code = "internal_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.correlation_id = str(uuid.uuid4())
 
 
 _STATUS: dict[type[TaskServerError], HTTPStatus] = {
@@ -74,6 +96,7 @@ _STATUS: dict[type[TaskServerError], HTTPStatus] = {
     UrlTooLong: HTTPStatus.REQUEST_URI_TOO_LONG,
     HeadersTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     BadRequest: HTTPStatus.BAD_REQUEST,
+    Unprocessable: HTTPStatus.UNPROCESSABLE_ENTITY,
     InternalError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 

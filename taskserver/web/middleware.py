@@ -85,5 +85,6 @@ def _as_failure(request: web.Request, error: Exception) -> TaskServerError:
         return TooLarge(f"the body is larger than {request.app[SERVICES].settings.limits.body_bytes} bytes")
     if isinstance(error, web.HTTPException):
         return BadRequest(error.reason)
-    log.error("%s %s failed", request.method, request.path, exc_info=error)
-    return InternalError("internal error; the server's log has the details")
+    failure = InternalError("internal error; the server's log has the details")
+    log.error("%s %s failed (%s)", request.method, request.path, failure.correlation_id, exc_info=error)
+    return failure

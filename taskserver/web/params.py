@@ -45,14 +45,22 @@ class QueryInteger(Integer):
         return super()._deserialize(number, attr, data, **kwargs)
 
 
-def body_text(max_length: int, **kwargs: Any) -> fields.String:
+def body_text(max_length: int, min_length: int | None = None, **kwargs: Any) -> fields.String:
     """A text of a body: bounded, and without NUL, which not every database can keep."""
-    return fields.String(validate=[validate.Length(max=max_length), _no_nul], **kwargs)
+    return fields.String(validate=[validate.Length(min_length, max_length), _no_nul], **kwargs)
 
 
 def _no_nul(value: str) -> None:
     if "\0" in value:
         raise ValidationError("must not contain NUL")
+
+
+def encodable(value: Any) -> None:
+    """A validator for any JSON: the decoder takes what is nested four times deeper than the encoder gives back."""
+    try:
+        orjson.dumps([value])  # it will stand inside another value
+    except TypeError:
+        raise ValidationError("is nested too deeply") from None
 
 
 def describe(messages: Any, path: str = "") -> str:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from aiohttp import web
 
+from taskserver.config import MIB
+
 NO_STORE = {"Cache-Control": "no-store"}
 # Proxies must hand each part on at once: nginx' word for it, and the standard's (RFC 10036).
 LIVE = {**NO_STORE, "X-Accel-Buffering": "no", "Incremental": "?1"}
@@ -51,16 +53,19 @@ class EncodeOnce:
     followers of one task read the same page at almost the same time.
     """
 
-    PAGES = 64
+    PAGES = 1024
+    MAX_BYTES = 8 * MIB
 
     def __init__(self) -> None:
         self._pages: OrderedDict[tuple[str, int, int, int], bytes] = OrderedDict()
+        self._size = 0
 
     def get(self, key: tuple[str, int, int, int], encode: Callable[[], bytes]) -> bytes:
         """The bytes for (format, log, first, end), made by ``encode`` if they are not here."""
         encoded = self._pages.get(key)
         if encoded is None:
             encoded = self._pages[key] = encode()
-            if len(self._pages) > self.PAGES:
-                self._pages.popitem(last=False)
+            self._size += len(encoded)
+            while self._size > self.MAX_BYTES or len(self._pages) > self.PAGES:
+                self._size -= len(self._pages.popitem(last=False)[1])
         return encoded

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -16,46 +17,42 @@ from taskserver.config import MAX_OUTPUT_WAIT
 from taskserver.encoding import TASK_TAIL, dumps
 from taskserver.errors import BadParameter
 from taskserver.model import Task
-from taskserver.streams import ENCODERS, END_SUFFIX, SSE, Encoder
+from taskserver.streams import ENCODERS, SSE, Encoder, parse_event_id
 from taskserver.tasks import Page
 from taskserver.web.context import caller, services
 from taskserver.web.params import query
 from taskserver.web.streaming import LIVE, NO_STORE, stream
 
-HEARTBEAT = 15.0  # seconds; proxies close streams that are silent for a minute
-
 OUTPUT_QUERY = OutputQuery()
 
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
-_EVENT_ID = re.compile(rf"(\d{{1,10}})({END_SUFFIX})?", re.ASCII)
+_PREFER_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE | re.ASCII)
 
 
 async def get_output(request: web.Request) -> web.StreamResponse:
     """A page of lines that waits for new ones, or a stream of them."""
     args = await query(request, OUTPUT_QUERY)
+    tasks, task_id = services(request).tasks, request.match_info["id"]
     chosen = _format(request, args["format"])
-    first = args["first"]
-    if args["tail"] is not None:
-        task = await services(request).tasks.get(caller(request), request.match_info["id"])
-        first = max(0, task.last - args["tail"])
+    first, end_seen = args["first"], False
+    # EventSource sends no header as long as it has seen no id, other clients an empty one.
+    if chosen == SSE.name and (seen := request.headers.get("Last-Event-ID")):
+        first, end_seen = _last_event(seen)
+    elif args["tail"] is not None:
+        first = max(0, (await tasks.get(caller(request), task_id)).last - args["tail"])
     if chosen == "json":
         return await _json_page(request, first, args)
-    encoder = ENCODERS[chosen]
-    ended = False
-    if encoder is SSE and "Last-Event-ID" in request.headers:
-        first, ended = _last_event(request.headers["Last-Event-ID"])
     # Looked at before the stream begins, so that failures have their true status.
-    task = await services(request).tasks.wait_output(caller(request), request.match_info["id"], first, 0)
-    if ended and task.finished:
+    task = await tasks.wait_output(caller(request), task_id, first, 0)
+    if end_seen and task.finished and first == task.last:
         return web.Response(status=204, headers=NO_STORE)  # what makes an EventSource stay away
-    return await _stream(request, encoder, task, first, follow=args["follow"] or encoder is SSE)
+    return await _stream(request, ENCODERS[chosen], task, first, args["follow"])
 
 
 async def _json_page(request: web.Request, first: int, args: dict[str, Any]) -> web.StreamResponse:
     tasks = services(request).tasks
     headers = {**NO_STORE, "Content-Type": JSON}
     wait = args["wait"]
-    if wait is None and (preferred := _PREFER_WAIT.search(request.headers.get("Prefer", ""))):
+    if wait is None and (preferred := _PREFER_WAIT.search(",".join(request.headers.getall("Prefer", ())))):
         wait = min(int(preferred[1]), MAX_OUTPUT_WAIT)
         headers["Preference-Applied"] = f"wait={wait}"
         headers["Vary"] = "Prefer"
@@ -70,37 +67,43 @@ async def _json_page(request: web.Request, first: int, args: dict[str, Any]) -> 
 
 async def _stream(request: web.Request, encoder: Encoder, task: Task, first: int, follow: bool) -> web.StreamResponse:
     tasks = services(request).tasks
-    if follow:
-        pages = tasks.follow(caller(request), task.id, first, HEARTBEAT)
-        return await stream(request, _encode(request, encoder, pages), encoder.content_type, LIVE)
-    pages = tasks.pages(task, first, task.last)
-    return await stream(request, _encode(request, encoder, pages, task), encoder.content_type)
+    follow = follow or encoder is SSE
+    headers, end = (LIVE if follow else NO_STORE), None
+    if follow and not task.finished:
+        pages = tasks.follow(caller(request), task.id, first, services(request).settings.timing.heartbeat)
+    else:
+        end = task
+        pages = tasks.pages(task, first, task.last)
+    async with aclosing(pages), aclosing(_encode(request, encoder, pages, end)) as parts:
+        return await stream(request, parts, encoder.content_type, headers)
 
 
 async def _encode(
-    request: web.Request, encoder: Encoder, pages: AsyncIterator[Page], ends_with: Task | None = None
-) -> AsyncIterator[bytes]:
-    """The pages as bytes. The end is told behind the last page, or behind all pages as ``ends_with`` has it."""
+    request: web.Request, encoder: Encoder, pages: AsyncIterator[Page], end: Task | None
+) -> AsyncGenerator[bytes, None]:
+    """The pages as bytes; behind them the end, as ``end`` has it or else as the complete page does."""
     once = services(request).encoded
-    yield encoder.begin()  # empty or not: the headers go out now, not with the first line
+    part = encoder.begin()
     async for page in pages:
+        caller(request).check()  # a long catch-up never waits: a revoked key must end it all the same
         if page.chunks:
             key = (encoder.name, page.task.log, page.first, page.end)
-            yield once.get(key, partial(encoder.lines, page.chunks))
+            part += once.get(key, partial(encoder.lines, page.chunks))
         elif not page.complete:
-            yield encoder.idle()
-        if page.complete and ends_with is None:
-            yield encoder.end(page.task)
-    if ends_with is not None:
-        yield encoder.end(ends_with)
+            part += encoder.idle()
+        if page.complete and end is None:
+            part += encoder.end(page.task)
+        yield part
+        part = b""
+    if end is not None:
+        yield part + encoder.end(end)
 
 
 def _last_event(header: str) -> tuple[int, bool]:
-    """The cursor in ``Last-Event-ID``, and whether it is that of the ``end`` event."""
-    match = _EVENT_ID.fullmatch(header)
-    if match is None:
-        raise BadParameter("Last-Event-ID: must be the id of an earlier event")
-    return int(match[1]), match[2] is not None
+    try:
+        return parse_event_id(header)
+    except ValueError as error:
+        raise BadParameter(f"Last-Event-ID: {error}") from None
 
 
 def _format(request: web.Request, wanted: str | None) -> str:

@@ -19,7 +19,7 @@ TASK_QUERY, LIST_QUERY = TaskQuery(), ListQuery()
 
 
 async def get_task(request: web.Request) -> web.StreamResponse:
-    """State and output of a task; waits for its end (A1)."""
+    """State and output of a task; waits for its end."""
     args = await query(request, TASK_QUERY)
     first = args["first"]
     task = await services(request).tasks.wait_end(caller(request), request.match_info["id"], first, args["wait"])

@@ -19,17 +19,17 @@ from taskserver.config import (
     MAX_OUTPUT_WAIT,
     MAX_RETRIES,
 )
-from taskserver.web.params import Integer, QueryInteger, body_text
+from taskserver.web.params import Integer, QueryInteger, body_text, encodable
 
-# Airflow's rule for the ids of dags and tasks.
-KEY = re.compile(r"[\w.-]{1,250}")
-KEY_ERROR = "must be 1 to 250 of letters, digits, _ . -"
+# Airflow's rule for the ids of dags and tasks, but for "." and "..": in a URL they mean another path.
+KEY = re.compile(r"(?!\.{1,2}\Z)[\w.-]{1,250}\Z")
+KEY_ERROR = "must be 1 to 250 of letters, digits, _ . -, and not . or .."
 MIN_CLAIM_LENGTH = 16
 
 
 def key_field(**kwargs: Any) -> fields.String:
     """The id of a dag or of one of its tasks."""
-    return fields.String(validate=validate.Regexp(re.compile(KEY.pattern + r"\Z"), error=KEY_ERROR), **kwargs)
+    return fields.String(validate=validate.Regexp(KEY, error=KEY_ERROR), **kwargs)
 
 
 class DagTaskBody(Schema):
@@ -57,7 +57,7 @@ class DagBody(Schema):
 class TriggerBody(Schema):
     """``POST /dags/{dag_id}/runs``"""
 
-    conf = fields.Dict(keys=fields.String(), load_default=dict)
+    conf = fields.Dict(keys=fields.String(), load_default=dict, validate=encodable)
     tag = body_text(MAX_NAME_LENGTH, load_default=None, allow_none=True)
     note = body_text(MAX_ERROR_LENGTH, load_default=None, allow_none=True)
 
@@ -72,9 +72,7 @@ class ClaimBody(Schema):
     """``POST /runs/claim``"""
 
     dags = fields.List(key_field(), load_default=list, validate=validate.Length(max=MAX_CLAIM_DAGS))
-    claim = fields.String(
-        load_default=None, allow_none=True, validate=validate.Length(MIN_CLAIM_LENGTH, MAX_NAME_LENGTH)
-    )
+    claim = body_text(MAX_NAME_LENGTH, MIN_CLAIM_LENGTH, load_default=None, allow_none=True)
     lease = fields.Float(
         load_default=DEFAULT_RUN_LEASE,
         validate=validate.Range(

@@ -25,7 +25,7 @@ from taskserver.config import (
     MAX_TASK_WAIT,
 )
 from taskserver.model import ID_PATTERN, Scope, TaskState
-from taskserver.web.params import Integer, QueryInteger, body_text, one_of
+from taskserver.web.params import Integer, QueryInteger, body_text, encodable, one_of
 
 FORMATS = {
     "json": "application/json",
@@ -97,7 +97,7 @@ class ListQuery(Schema):
         fields.String(validate=validate.Regexp(r"(?s)[^=]+=.*", error="must look like key=value")), load_default=list
     )
     limit = QueryInteger(1, MAX_LIST_LIMIT, load_default=DEFAULT_LIST_LIMIT)
-    cursor = Cursor(load_default=None)
+    cursor = Cursor(load_default=None, metadata={"type": "string", "description": "the `cursor` of an earlier answer"})
 
 
 class AppendQuery(Schema):
@@ -132,7 +132,7 @@ class ResultBody(Schema):
     """A task's result: ``data`` may be any JSON, or absent."""
 
     type = body_text(MAX_NAME_LENGTH, required=True)
-    data = fields.Raw(load_default=None, allow_none=True)
+    data = fields.Raw(load_default=None, allow_none=True, validate=encodable)
 
     @post_load
     def _encode(self, data: dict[str, Any], **_: Any) -> bytes:

@@ -21,7 +21,7 @@ from taskserver.errors import (
     RunNotFound,
     TasksRunning,
 )
-from taskserver.model import Chunk, Task, TaskState, lease_end
+from taskserver.model import Chunk, Task, lease_end
 from taskserver.store import RunChange
 from taskserver.stores.sqlite.rows import (
     DAG_COLUMNS,
@@ -116,24 +116,24 @@ class RunWrites:
         return run
 
     def claim(self, owner: str | None, dag_ids: tuple[str, ...], claim: str, lease_us: int, now: int) -> Run | None:
-        self.flush()
-        mine = f"SELECT {RUN_COLUMNS} FROM run WHERE lease_expires_at IS NOT NULL AND claim = ?"
-        if row := self._db.execute(mine, (claim,)).fetchone():
-            return run_from_row(row)
-        sql = f"SELECT {RUN_COLUMNS} FROM run WHERE state = 'queued' AND run_after <= ?"
+        self._tx.flush()
+        mine = "SELECT id FROM run WHERE lease_expires_at IS NOT NULL AND claim = ? AND coalesce(owner = ?, 1)"
+        if row := self._db.execute(mine, (claim, owner)).fetchone():
+            return self.heartbeat(uuid.UUID(row[0]), claim, now)
+        due = "SELECT id FROM run WHERE state = 'queued' AND run_after <= ?"
         values: list[object] = [now]
         if owner is not None:
-            sql += " AND owner = ?"
+            due += " AND owner = ?"
             values.append(owner)
         if dag_ids:
-            sql += f" AND dag_id IN ({', '.join('?' * len(dag_ids))})"
+            due += f" AND dag_id IN ({', '.join('?' * len(dag_ids))})"
             values += dag_ids
-        row = self._db.execute(f"{sql} ORDER BY run_after, log LIMIT 1", values).fetchone()
+        row = self._db.execute(f"{due} ORDER BY run_after, log LIMIT 1", values).fetchone()
         if row is None:
             return None
-        run = run_from_row(row)
-        work = self._works[run.id] = _Work(run)
-        return self._change(
+        work = self._load(uuid.UUID(row[0]))
+        run = work.run
+        self._change(
             work,
             state=RunState.RUNNING,
             started_at=now if run.started_at is None else run.started_at,
@@ -142,35 +142,38 @@ class RunWrites:
             lease_us=lease_us,
             lease_expires_at=lease_end(now, lease_us),
         )
+        return self._write(work)
 
     def heartbeat(self, run: uuid.UUID, claim: str, now: int) -> Run:
         work = self._load(run)
         self._check_open(work, claim)
-        return self._change(work, lease_expires_at=lease_end(now, work.run.lease_us))
+        self._change(work, lease_expires_at=lease_end(now, work.run.lease_us))
+        return self._write(work)
 
     def finish(self, run: uuid.UUID, claim: str | None, state: RunState | None, error: str, now: int) -> Run:
         work = self._load(run)
-        if work.run.finished and (state is None or state is work.run.state) and claim == work.run.claim:
-            return work.run
-        self._check_open(work, claim)
-        if state is None:
-            tasks = self._tx.tasks.of_run(run)
-            if any(not task.finished for task in tasks):
-                raise TasksRunning("some of the run's tasks still run; end them first, or say how the run has ended")
+        tasks = self._tx.tasks.of_run(run)
+        if state is None and all(task.finished for task in tasks):
             state = derived_state(tasks)
         if state is RunState.FAILED and work.run.cancel_requested:
             state = RunState.CANCELLED
-        return self._end(work, state, error, now)
+        if work.run.finished and (work.run.claim, work.run.state, work.run.error) == (claim, state, error):
+            return work.run
+        self._check_open(work, claim)
+        if state is None:
+            raise TasksRunning("some of the run's tasks still run; end them first, or say how the run has ended")
+        self._end(work, state, error, now)
+        return self._write(work)
 
     def request_cancel(self, run: uuid.UUID, now: int) -> Run:
         work = self._load(run)
         if work.run.finished or work.run.cancel_requested:
             return work.run
-        self._tx.tasks.cancel_run(run, now)
         self._change(work, cancel_requested=True)
+        self._tx.tasks.cancel_run(run, now)
         if work.run.state is RunState.QUEUED:
-            return self._end(work, RunState.CANCELLED, "cancelled before it was started", now)
-        return work.run
+            self._end(work, RunState.CANCELLED, "cancelled while it was queued", now)
+        return self._write(work)
 
     def delete(self, run: uuid.UUID) -> None:
         work = self._load(run)
@@ -192,7 +195,7 @@ class RunWrites:
                 self._change(work, state=RunState.QUEUED, claim=None, lease_us=None, lease_expires_at=None)
             else:
                 self._end(work, RunState.INTERRUPTED, error, now)
-            lost.append(work.run)
+            lost.append(self._write(work))
         return lost
 
     def renew_leases(self, now: int) -> None:
@@ -214,8 +217,8 @@ class RunWrites:
         if work.run.finished:
             return  # its event log is closed; what a straggler does stands in its own state
         work.events.append(encode_event(task))
-        if task.state is not TaskState.QUEUED and work.run.state is RunState.QUEUED and work.run.claim is None:
-            self._change(work, state=RunState.RUNNING, started_at=task.started_at)
+        if task.started_at is not None and work.run.state is RunState.QUEUED:
+            self._change(work, state=RunState.RUNNING, started_at=work.run.started_at or task.started_at)
 
     def flush(self) -> None:
         """Write all collected events and changes."""
@@ -240,17 +243,17 @@ class RunWrites:
         if run.claim != claim:
             raise RunClaimed(f"run {str(run.id)!r} is not claimed with this claim", {"state": run.state.value})
 
-    def _change(self, work: _Work, **values: object) -> Run:
+    def _change(self, work: _Work, **values: object) -> None:
         work.run = replace(work.run, **values)  # type: ignore[arg-type]
         work.changed = True
-        return work.run
 
-    def _end(self, work: _Work, state: RunState, error: str, now: int) -> Run:
-        return self._change(work, state=state, error=error, finished_at=now, lease_expires_at=None)
+    def _end(self, work: _Work, state: RunState, error: str, now: int) -> None:
+        self._change(work, state=state, error=error, finished_at=now, lease_expires_at=None)
 
-    def _write(self, work: _Work) -> None:
+    def _write(self, work: _Work) -> Run:
+        """Write a run's collected events and changes; the run as it then stands."""
         if not work.events and not work.changed:
-            return
+            return work.run
         chunk = None
         if work.events:
             chunk = Chunk(work.run.last, len(work.events), SEPARATOR.join(work.events))
@@ -260,3 +263,4 @@ class RunWrites:
         self._db.execute(_UPDATE, (*(values[name] for name in _CHANGING), work.run.log))
         self._tx.changes.append(RunChange(work.run, chunk))
         work.events, work.changed = [], False
+        return work.run

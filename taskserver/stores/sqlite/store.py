@@ -160,13 +160,13 @@ class SqliteStore(Store):
         return await self._change(lambda tx: tx.runs.create(new, now))
 
     async def get_run(self, run: uuid.UUID) -> Run:
-        return await self._run("id = ?", str(run))
+        return await self._run(str(run), "id = ?", str(run))
 
     async def find_run(self, dag_id: str, run_id: str) -> Run:
-        return await self._run("dag_id = ? AND run_id = ?", dag_id, run_id)
+        return await self._run(run_id, "dag_id = ? AND run_id = ?", dag_id, run_id)
 
     async def find_tagged_run(self, tag: str, owner: str | None) -> Run:
-        return await self._run("tag = ? AND coalesce(owner = ?, 1) ORDER BY log DESC LIMIT 1", tag, owner)
+        return await self._run(tag, "tag = ? AND coalesce(owner = ?, 1) ORDER BY log DESC LIMIT 1", tag, owner)
 
     async def list_runs(self, dag_id: str, limit: int, offset: int) -> tuple[list[Run], int]:
         sql = f"SELECT {RUN_COLUMNS} FROM run WHERE dag_id = ? ORDER BY log LIMIT ? OFFSET ?"
@@ -212,10 +212,10 @@ class SqliteStore(Store):
             raise DagNotFound(f"there is no dag {values[0]!r}")
         return dag_from_row(rows[0])
 
-    async def _run(self, where: str, *values: str | None) -> Run:
+    async def _run(self, name: str, where: str, *values: str | None) -> Run:
         rows = await self._query(f"SELECT {RUN_COLUMNS} FROM run WHERE {where}", values)
         if not rows:
-            raise RunNotFound(f"there is no run {values[-1] or values[0]!r}")
+            raise RunNotFound(f"there is no run {name!r}")
         return run_from_row(rows[0])
 
     # --- output ------------------------------------------------------------------

@@ -45,7 +45,7 @@ CREATE UNIQUE INDEX run_logical_date ON run (dag_id, logical_date) WHERE logical
 CREATE INDEX run_queue ON run (run_after, log) WHERE state = 'queued';
 CREATE INDEX run_tag ON run (tag, log) WHERE tag IS NOT NULL;
 CREATE INDEX run_dag ON run (dag_id, log);
-CREATE UNIQUE INDEX run_claim ON run (claim) WHERE claim IS NOT NULL;
+CREATE INDEX run_claim ON run (claim) WHERE lease_expires_at IS NOT NULL;
 CREATE INDEX run_lease ON run (lease_expires_at) WHERE lease_expires_at IS NOT NULL;
 
 -- What the server itself must not forget, such as the secret that signs its tokens.

@@ -1,0 +1,92 @@
+"""The OpenAPI document, and a page to read it with: Swagger UI from an installed package, nothing from other hosts."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+
+from aiohttp import web
+from marshmallow import fields
+
+from taskserver.web.failures import NoSuchEndpoint
+from taskserver.web.openapi import DOCUMENT, OPENAPI_VERSION
+from taskserver.web.rooms import Answer, AnswerSchema, Route
+
+FOLDER = Path(__file__).with_name("static")
+OUR_SCRIPT = "docs.js"
+FILES = {
+    OUR_SCRIPT: "text/javascript; charset=utf-8",
+    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "swagger-ui.css": "text/css; charset=utf-8",
+    "favicon-32x32.png": "image/png",
+}
+"""What the page consists of, and its content types."""
+
+# Asked for again each time, and answered with 304 as long as it is the same: an upgrade shows at once.
+REVALIDATE = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+PAGE_HEADERS = {
+    **REVALIDATE,
+    "Content-Type": "text/html; charset=utf-8",
+    "Referrer-Policy": "no-referrer",
+    # Swagger UI's icons are data: URLs; it needs nothing else beyond this server.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+}
+
+
+class OpenApi(AnswerSchema):
+    """The beginning of an OpenAPI document."""
+
+    openapi = fields.String(required=True, metadata={"enum": [OPENAPI_VERSION]})
+    info = fields.Dict(required=True)
+    paths = fields.Dict(required=True)
+
+
+async def get_document(request: web.Request) -> web.StreamResponse:
+    """This API as an OpenAPI document."""
+    document = request.app[DOCUMENT]
+    response = web.Response(body=document.body, content_type="application/json", headers=REVALIDATE)
+    response.etag = document.etag
+    if any(tag.value in (document.etag, "*") for tag in request.if_none_match or ()):
+        response.set_status(304)
+        response.body = None
+    return response
+
+
+async def get_page(request: web.Request) -> web.StreamResponse:
+    """This API as a page to read and to try it."""
+    return web.FileResponse(FOLDER / "docs.html", headers=PAGE_HEADERS)
+
+
+async def get_file(request: web.Request) -> web.StreamResponse:
+    """A file of that page."""
+    name = request.match_info["file"]
+    if name not in FILES:
+        raise NoSuchEndpoint(f"there is no {request.path}")
+    folder = FOLDER if name == OUR_SCRIPT else swagger_ui()
+    return web.FileResponse(folder / name, headers={**REVALIDATE, "Content-Type": FILES[name]})
+
+
+@cache
+def swagger_ui() -> Path:
+    """Where Swagger UI's files lie. Of the package that brings them nothing is imported: it would import Flask."""
+    return Path(str(distribution("flask-swagger-ui").locate_file("flask_swagger_ui/dist")))
+
+
+NOT_MODIFIED = Answer(304, about="The client has this version already.")
+
+DOCS_ROUTES = (
+    Route("GET", "/openapi.json", get_document, None, answers=(Answer(schema=OpenApi()), NOT_MODIFIED)),
+    Route("GET", "/docs", get_page, None, answers=(Answer(types=("text/html",)), NOT_MODIFIED)),
+    Route(
+        "GET",
+        "/docs/{file}",
+        get_file,
+        None,
+        answers=(Answer(types=("text/javascript", "text/css", "image/png")), NOT_MODIFIED),
+        fails=(NoSuchEndpoint,),
+    ),
+)

@@ -1,0 +1,67 @@
+"""What generated requests can be about: things that exist, some that have ended and some to change."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import requests
+
+from tests.server import Server
+
+LIMIT = 20.0  # seconds for any answer
+WORK = "work"  # the task of each run
+ENDED, CHANGED = "ended", "changed"  # dags: one to look at, one whose runs are changed
+
+
+class Things:
+    """Things on a server, made by asking it. ``secrets`` are values that bodies must hold to be taken."""
+
+    def __init__(self, server: Server) -> None:
+        self.url = server.url
+        self.session = requests.Session()
+        self.session.headers.update(server.headers)
+        self.secrets = {"username": "admin", "password": server.key}
+        self._numbers = itertools.count()
+        for dag in (ENDED, CHANGED):
+            shown = self._ask("PUT", f"/v1/dags/{dag}", {"tasks": [{"task_id": WORK, "result": True}]})
+            self.secrets["config_id"] = shown["config_id"]
+        self._ended = self._new_run(ENDED)
+        last_lines = {"output": ["one", "two"], "result": {"type": "json", "data": {"n": 1}}}
+        self._ask("POST", f"/v1/tasks/{self._ended['task']}/finish", last_lines)
+        self._ask("POST", f"/v1/runs/{self._ended['run']}/finish", {"claim": self.secrets["claim"]})
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.session.close()
+
+    def named(self, method: str, path: str) -> dict[str, str]:
+        """Path parameters that name what exists: what has ended for reads and waits, so that they end, else what is new."""
+        if path.startswith("/v1/keys/"):
+            return {"id": self._ask("POST", "/v1/keys", {"name": f"key{next(self._numbers)}"})["id"]}
+        reads = method == "GET" or path.endswith("/wait")
+        thing = self._ended if reads else self._new_run(CHANGED)
+        if method == "DELETE" and path.startswith("/v1/tasks/"):
+            self._ask("POST", f"/v1/tasks/{thing['task']}/finish", {})
+        return {
+            "id": thing["task" if path.startswith(("/v1/tasks/", "/v1/experimental/")) else "run"],
+            "dag_id": ENDED if reads else CHANGED,
+            "dag_run_id": thing["name"],
+            "task_id": WORK,
+            "try_number": "1",
+            "file": "docs.js",
+        }
+
+    def _new_run(self, dag: str) -> dict[str, str]:
+        """A claimed run with a running task; its claim is the secret of that name from now on."""
+        self.secrets["claim"] = claim = f"the claimant's word {next(self._numbers)}"
+        self._ask("POST", f"/v1/dags/{dag}/runs", {})
+        run = self._ask("POST", "/v1/runs/claim", {"dags": [dag], "claim": claim})
+        task = self._ask("POST", f"/v1/runs/{run['id']}/tasks", {"task_id": WORK, "claim": claim})
+        self._ask("POST", f"/v1/tasks/{task['id']}/heartbeat", None)
+        return {"run": run["id"], "name": run["run_id"], "task": task["id"]}
+
+    def _ask(self, method: str, path: str, body: Any) -> Any:
+        answer = self.session.request(method, self.url + path, json=body, timeout=LIMIT)
+        assert answer.ok, answer.text
+        return answer.json()
