@@ -1,0 +1,56 @@
+"""Every implementation of the interfaces: a new store or wake-up is one more ``pytest.param``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from taskserver.store import Store
+from taskserver.stores import open_store
+from taskserver.wakeup import LocalWakeup, Wakeup
+from tests.contract.helpers import Opener, Recorder
+
+
+async def open_sqlite(folder: Path) -> Store:
+    return await open_store(f"sqlite:///{folder}/tasks.db")
+
+
+async def open_local(folder: Path) -> Wakeup:
+    return LocalWakeup()
+
+
+STORES = [pytest.param(open_sqlite, id="sqlite")]
+WAKEUPS = [pytest.param(open_local, id="local")]
+
+
+@pytest.fixture(params=STORES)
+def opener(request: pytest.FixtureRequest) -> Opener[Store]:
+    """Opens a store; called again for the same folder it finds what was stored there."""
+    found: Opener[Store] = request.param
+    return found
+
+
+@pytest.fixture
+async def store(opener: Opener[Store], tmp_path: Path) -> AsyncIterator[Store]:
+    """An empty store."""
+    opened = await opener(tmp_path)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def changes(store: Store) -> Recorder:
+    """The store's listener: keeps what is reported."""
+    recorder = Recorder()
+    store.listen(recorder)
+    return recorder
+
+
+@pytest.fixture(params=WAKEUPS)
+async def wakeup(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Wakeup]:
+    """A wake-up that nobody subscribes to yet."""
+    opened: Wakeup = await request.param(tmp_path)
+    yield opened
+    await opened.close()
