@@ -3,42 +3,83 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 START_LIMIT = 30.0  # seconds; a start takes half of one, but not on a machine under load
+CALL_LIMIT = 60.0  # seconds; longer than any answer may take, so that a server that hangs fails its test
+EVENT_LIMIT = 20.0  # seconds for what a test waits for; reached only by a failure
+LOOK = 0.01  # seconds between two looks
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server answered to one request."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How a server ended that did not start: its exit status and what it told the operator."""
+
+    status: int
+    message: str
 
 
 class Server:
     """``taskserver serve`` in ``folder``; use it as a context manager.
 
     After ``kill`` or ``stop``, ``start`` begins a new process on the same port
-    and database, as a supervisor would.
+    and database, as a supervisor would. ``command`` and ``wrapper`` (a prefix,
+    such as ``setpriv …``) may be changed before a start.
     """
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
         self.database = f"sqlite:///{folder}/tasks.db"
         self.key_file = folder / "tasks.db.key"
+        self.command: tuple[str, ...] = (sys.executable, "-m", "taskserver", "serve")
+        self.wrapper: tuple[str, ...] = ()
         self.arguments = arguments
         self.environment = environment
         self.port = 0
         self.process: subprocess.Popen[str] | None = None
+        self._port_holder: socket.socket | None = None
 
     def __enter__(self) -> Server:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.process is not None and self.process.poll() is None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process is not None:
             self.kill()
+        if self._port_holder is not None:
+            self._port_holder.close()
+            self._port_holder, self.port = None, 0
 
     @property
     def url(self) -> str:
@@ -60,20 +101,45 @@ class Server:
         """An environment in which the CLI finds this server."""
         return {**os.environ, "TASKSERVER_URL": self.url, "TASKSERVER_KEY": self.key}
 
+    @property
+    def log(self) -> str:
+        """What the server wrote to its standard error so far, over all starts."""
+        return (self.folder / "server.log").read_text()
+
+    # --- its life ------------------------------------------------------------------
+
     def start(self) -> None:
         """Start the process and wait until it says that it listens."""
-        command = [sys.executable, "-m", "taskserver", "serve", "--port", str(self.port), "--database", self.database]
+        self.launch()
+        line = self._wait_for("listening on ")
+        self.port = int(line.rsplit(":", 1)[1])
+
+    def launch(self) -> None:
+        """Start the process without waiting for anything."""
+        self._hold_port()
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
-                [*command, *self.arguments],
+                self._command(),
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
             )
-        line = self._wait_for("listening on ")
-        self.port = int(line.rsplit(":", 1)[1])
+
+    def start_refused(self) -> Refusal:
+        """Start the process where it must not get as far as listening, and wait until it has ended."""
+        done = subprocess.run(
+            self._command(),
+            cwd=self.folder,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=START_LIMIT,
+            check=False,
+        )
+        assert "listening on" not in done.stdout, done.stdout
+        return Refusal(done.returncode, done.stderr)
 
     def stop(self, limit: float = 10.0) -> int:
         """SIGTERM, and the exit status."""
@@ -83,31 +149,100 @@ class Server:
         """SIGKILL: nothing of the process runs after this."""
         return self._end(signal.SIGKILL, 10.0)
 
+    # --- talking to it -------------------------------------------------------------
+
+    def get(self, path: str, *, key: str | None = None) -> Answer:
+        """GET, as an admin unless ``key`` says otherwise."""
+        return self.call("GET", path, key=key)
+
+    def post(self, path: str, body: object = None, *, key: str | None = None) -> Answer:
+        """POST: bytes and str are sent as text/plain, anything else but None as JSON."""
+        return self.call("POST", path, body, key=key)
+
+    def call(self, method: str, path: str, body: object = None, *, key: str | None = None) -> Answer:
+        """One request on a connection of its own."""
+        headers = {"Authorization": f"Key {key or self.key}"}
+        if isinstance(body, (bytes, str)):
+            headers["Content-Type"] = "text/plain"
+            data: bytes | None = body.encode() if isinstance(body, str) else body
+        elif body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        else:
+            data = None
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=CALL_LIMIT)
+        with contextlib.closing(connection):
+            connection.request(method, path, data, headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
+    def new_task(self, **fields: object) -> str:
+        """Create a task and return its id."""
+        answer = self.post("/v1/tasks", fields)
+        assert answer.status == 201, answer
+        return str(answer.json["id"])
+
+    def new_key(self, name: str, *scopes: str, **fields: object) -> str:
+        """Make an API key and return it."""
+        answer = self.post("/v1/keys", {"name": name, "scopes": scopes, **fields})
+        assert answer.status == 201, answer
+        return str(answer.json["key"])
+
+    # --- plumbing ------------------------------------------------------------------
+
+    def _hold_port(self) -> None:
+        """Keep the port while the server is down: others look for free ports at the same time."""
+        if self._port_holder is None and sys.platform == "linux":
+            # Linux lets another socket listen where this one is bound, since both say so, and gives the port to nobody
+            # who asks for any free one.
+            self._port_holder = socket.socket()
+            self._port_holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._port_holder.bind(("127.0.0.1", self.port))
+            self.port = self._port_holder.getsockname()[1]
+
+    def _command(self) -> list[str]:
+        listen = ("--port", str(self.port), "--database", self.database)
+        return [*self.wrapper, *self.command, *listen, *self.arguments]
+
     def _end(self, number: int, limit: float) -> int:
         assert self.process is not None
-        self.process.send_signal(number)
+        assert self.process.stdout is not None
+        self.process.send_signal(number)  # does nothing to a process that has ended
         try:
             return self.process.wait(limit)
         finally:
-            assert self.process.stdout is not None
             self.process.stdout.close()
 
     def _wait_for(self, text: str) -> str:
+        """The first line of the process's output that holds ``text``."""
         assert self.process is not None
         assert self.process.stdout is not None
         deadline = time.monotonic() + START_LIMIT
-        while select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            line = self.process.stdout.readline()
-            if text in line:
-                return line
-            if not line:
+        said = b""
+        # Read from the descriptor: what a file object has buffered select does not see.
+        pipe = self.process.stdout.fileno()
+        while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            data = os.read(pipe, 65536)
+            said += data
+            for line in said.decode().splitlines(keepends=True):
+                if text in line and line.endswith("\n"):
+                    return line
+            if not data:
                 break
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        raise AssertionError(f"the server did not start; its log:\n{(self.folder / 'server.log').read_text()}")
+        self.kill()
+        raise AssertionError(f"the server did not start; its log:\n{self.log}")
 
 
 def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Server]:
     """For fixtures: a server while the test runs."""
     with Server(folder, *arguments, **environment) as server:
         yield server
+
+
+def until(ask: Callable[[], T | None], what: str) -> T:
+    """Ask again and again until the answer is true, and return it. Raises AssertionError if it never is."""
+    deadline = time.monotonic() + EVENT_LIMIT
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"did not happen within {EVENT_LIMIT:g} s: {what}"
+        time.sleep(LOOK)
+    return answer

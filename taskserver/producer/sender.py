@@ -1,0 +1,178 @@
+"""Sender: takes records from the spool to the server, in order, each once; keeps the lease; ends the task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from http import HTTPStatus
+from math import inf
+from typing import TypeVar
+
+from taskserver.client import ApiError, Backoff, TaskClient, Unreachable, is_transient
+from taskserver.client.answers import APPEND_CONFLICT, TASK_FINISHED
+from taskserver.config import KIB, MIB
+from taskserver.producer.process import Exit
+from taskserver.producer.spool import Batch, Spool
+
+BATCH_BYTES = 1 * MIB
+BATCH_LINES = 5_000
+GATHER_SECONDS = 0.1  # what readers may notice as delay, and the server as at most ten appends a second
+GATHER_BYTES = 256 * KIB  # enough for a request of its own, so it need not wait
+HEARTBEATS_PER_LEASE = 3  # one may get lost, and another be late
+
+T = TypeVar("T")
+
+
+class Sender:
+    """One task's way to the server.
+
+    Attributes:
+        heard_at: when (``time.monotonic``) the server last did what was asked.
+        finished: the server knows how the command ended.
+        over: the task takes nothing more, so what is not sent can be dropped.
+        refused: nothing more will be sent, whatever the reason.
+    """
+
+    def __init__(
+        self,
+        client: TaskClient,
+        task_id: str,
+        spool: Spool,
+        lease: float,
+        on_cancel: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._task_id = task_id
+        self._spool = spool
+        self._heartbeat_every = lease / HEARTBEATS_PER_LEASE
+        self._on_cancel = on_cancel
+        self._say = say
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._wanted: float = inf
+        self._away = False
+        self.first = 0
+        """The number of the next line to send."""
+        self.heard_at = time.monotonic()
+        self.finished = self.over = self.refused = False
+
+    def wake(self) -> None:
+        """Look at the spool again, if what is there is enough. For any thread, after a change."""
+        if self._spool.complete or self._spool.unsent_bytes >= self._wanted:
+            self._wanted = inf
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def send_all(self) -> None:
+        """Send what the spool holds and will hold, until it is complete or the server refuses for good."""
+        await self._heartbeat()  # the command has started: the task runs, even if it stays quiet
+        while not self.refused:
+            complete = self._spool.complete  # looked at before the records: none can come between
+            batch = self._spool.peek(BATCH_BYTES, BATCH_LINES)
+            if batch.lines:
+                await self._append(batch)
+                await self._until(GATHER_BYTES, GATHER_SECONDS)
+            elif complete:
+                return
+            elif not await self._until(1, self.heard_at + self._heartbeat_every - time.monotonic()):
+                await self._heartbeat()
+
+    async def finish(self, end: Exit) -> None:
+        """Tell how the command ended."""
+        if self.refused:
+            return
+        try:
+            await self._call(partial(self._client.finish, self._task_id, end.code, end.error))
+            self.finished = True
+        except ApiError as error:
+            self._refuse(error)
+
+    # --- one call each -------------------------------------------------------------
+
+    async def _append(self, batch: Batch) -> None:
+        try:
+            done = await self._call(partial(self._client.append_ndjson, self._task_id, batch.data, first=self.first))
+        except ApiError as error:
+            if error.code != APPEND_CONFLICT:
+                self._refuse(error)
+                return
+            # These lines stand nowhere, or the repeat would have been recognised: they go behind what does.
+            self._say(f"the task's output is not as this command left it: {error.message}; going on at the end")
+            self.first = error.payload["last"]
+            return
+        self._spool.take(batch)
+        self.first = done.last
+        if done.cancel_requested:
+            self._on_cancel()
+
+    async def _heartbeat(self) -> None:
+        try:
+            if await self._call(partial(self._client.heartbeat, self._task_id)):
+                self._on_cancel()
+        except ApiError as error:
+            self._refuse(error)
+
+    async def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer; raises ApiError only where asking again is of no use."""
+        backoff = Backoff()
+        while True:
+            try:
+                answer = await ask()
+            except Unreachable as error:
+                self._is_away(str(error))
+                pause = backoff.next()
+            except ApiError as error:
+                if not (is_transient(error) or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR):
+                    raise
+                self._is_away(error.message)
+                pause = backoff.next(error.retry_after)
+            else:
+                self.heard_at = time.monotonic()
+                self._is_back()
+                return answer
+            await asyncio.sleep(pause)
+
+    async def _until(self, wanted: int, seconds: float) -> bool:
+        """Whether, within that time, ``wanted`` bytes are there to be sent or the spool is complete."""
+        self._changed.clear()
+        self._wanted = wanted  # first say what to look out for, then look: a change between the two is not missed
+        try:
+            if self._spool.complete or self._spool.unsent_bytes >= wanted:
+                return True
+            await asyncio.wait_for(self._changed.wait(), max(0.0, seconds))
+        except asyncio.TimeoutError:
+            return False
+        finally:
+            self._wanted = inf
+        return True
+
+    # --- what the user is told -------------------------------------------------------
+
+    def _is_away(self, problem: str) -> None:
+        if not self._away:
+            self._away = True
+            self._say(f"{problem}; keeping the output and trying again")
+
+    def _is_back(self) -> None:
+        if self._away:
+            self._away = False
+            self._say("the server is back")
+
+    def _refuse(self, error: ApiError) -> None:
+        self.refused = True
+        if error.code == TASK_FINISHED:
+            state = error.payload["state"]
+            self._over(f"the server has ended the task as {state}")
+            if state == "cancelled":  # before it had begun
+                self._on_cancel()
+        elif error.status == HTTPStatus.NOT_FOUND:
+            self._over(f"the task has been deleted: {error.message}")
+        else:
+            self._say(f"the server refuses the output: {error.message}; the rest of it is kept here")
+
+    def _over(self, what: str) -> None:
+        self.over = True
+        self._spool.discard()
+        self._say(f"{what}; the rest of the output is shown here only")

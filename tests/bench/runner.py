@@ -1,0 +1,121 @@
+"""The rounds: ours and the yardstick in turn, so that a change of the machine's mood meets both."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tests.bench.figure import Figure, Sample
+from tests.bench.load import LoadError
+from tests.bench.servers import TICKS, Bench
+from tests.bench.summary import Result, Round
+
+SAMPLE_LIMIT = 180.0  # seconds for one side of one round, start and stop of the server included
+OTHER_FILES = 100  # file descriptors beside the connections: databases, pipes, libraries
+
+Say = Callable[[str], None]
+
+
+def pick(figures: Sequence[Figure], only: str | None) -> list[Figure]:
+    """The figures whose names match one of the patterns in ``only``, separated by commas; without it, all.
+
+    Raises ValueError for a pattern that matches none.
+    """
+    if only is None:
+        return list(figures)
+    picked: dict[str, Figure] = {}
+    for pattern in only.split(","):
+        matching = {figure.name: figure for figure in figures if fnmatchcase(figure.name, pattern.strip())}
+        if not matching:
+            raise ValueError(f"no figure is called {pattern!r}; there are: {', '.join(one.name for one in figures)}")
+        picked.update(matching)
+    return list(picked.values())
+
+
+async def run(figures: Sequence[Figure], bench: Bench, rounds: int, say: Say) -> list[Result]:
+    """Measure each figure; one that cannot be measured says why and does not stop the others."""
+    results = []
+    for figure in figures:
+        trouble = _not_enough_files(figure)
+        done: list[Round] = []
+        if not trouble:
+            try:
+                done = await _rounds(figure, bench, rounds, say)
+            except (LoadError, OSError, asyncio.TimeoutError) as error:
+                trouble = f"{type(error).__name__}: {error}"
+        if trouble:
+            say(f"{figure.name}: {trouble}")
+        results.append(Result(figure, done, trouble))
+    return results
+
+
+async def _rounds(figure: Figure, bench: Bench, rounds: int, say: Say) -> list[Round]:
+    done = []
+    for number in range(rounds):
+        say(f"{figure.name}, round {number + 1} of {rounds}")
+        others = watch_others()
+        # Who goes first changes: neither side always finds what the other one left.
+        if number % 2 == 0:
+            ours = await _sample(figure.ours(bench))
+            yardstick = await _sample(figure.yardstick(bench))
+        else:
+            yardstick = await _sample(figure.yardstick(bench))
+            ours = await _sample(figure.ours(bench))
+        done.append(Round(ours, yardstick, others()))
+    return done
+
+
+async def _sample(measuring: Coroutine[None, None, Sample]) -> Sample:
+    """One sample, with this process' garbage collector out of the way."""
+    gc.collect()
+    gc.disable()
+    try:
+        return await asyncio.wait_for(measuring, SAMPLE_LIMIT)
+    finally:
+        gc.enable()
+
+
+def watch_others() -> Callable[[], float]:
+    """A function that tells how many cores other programs have used on average since this call.
+
+    The servers of the measurements have ended by then, so that they count as
+    this process' children.
+    """
+    start, busy, own = time.monotonic(), _busy(), _own()
+    return lambda: max(0.0, _busy() - busy - (_own() - own)) / (time.monotonic() - start)
+
+
+def _busy() -> float:
+    """Seconds of CPU that the machine has spent on anything."""
+    # user, nice, system, idle, iowait, irq, softirq, and what a hypervisor took away: proc(5).
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / TICKS
+
+
+def _own() -> float:
+    """Seconds of CPU that this process and the children that have ended have used."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def allow_files(wanted: int) -> int:
+    """Raise the limit of open files, for this process and those it starts, as far as is allowed; return what it is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _not_enough_files(figure: Figure) -> str:
+    needed = figure.connections + OTHER_FILES
+    allowed = allow_files(needed)
+    if allowed == resource.RLIM_INFINITY or allowed >= needed:
+        return ""
+    return f"it needs {needed} open files and the hard limit is {allowed} (raise it with ulimit -Hn)"

@@ -1,0 +1,177 @@
+"""``taskserver run`` while the server is away, or does not want the output any more."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.commands import Commands, Done, gone
+from tests.server import until
+
+LINES = 20_000
+NUMBERS = f"""
+import sys, time
+for number in range({LINES}):
+    print("out", number)
+    print("err", number, file=sys.stderr)
+    if number % 100 == 99:
+        sys.stdout.flush()
+        time.sleep(0.01)
+"""
+GATED = ["--", "sh", "-c", "echo one; read go; echo two; read go; echo three; exit 5"]
+
+
+def test_nothing_is_lost_or_repeated_when_the_server_is_killed_again_and_again(taskserver: Commands) -> None:
+    with taskserver.start("run", "--", sys.executable, "-c", NUMBERS) as run:
+        for _ in range(2):
+            reached = taskserver.last(run.task_id)
+            until(lambda reached=reached: taskserver.last(run.task_id) > reached + 1000, "progress")  # type: ignore[misc]
+            taskserver.server.kill()
+            echoed = len(run.out)
+            until(lambda echoed=echoed: len(run.out) > echoed, "output without a server")  # type: ignore[misc]
+            taskserver.server.start()
+        done = run.end()
+
+    assert done.code == 0
+    assert done.lines == [f"out {number}" for number in range(LINES)]
+    output = taskserver.task(run.task_id)["output"]
+    for stream in ("out", "err"):
+        assert [line for line in output if line.startswith(stream)] == [f"{stream} {number}" for number in range(LINES)]
+    assert len(output) == 2 * LINES
+    assert taskserver.task(run.task_id)["state"] == "success"
+    notices = [line for line in done.err.splitlines() if line.startswith("taskserver: ")]
+    assert len(notices) == 5
+    assert all(notice.endswith("; keeping the output and trying again") for notice in notices[1::2])
+    assert set(notices[2::2]) == {"taskserver: the server is back"}
+
+
+def test_without_a_server_nothing_is_started(taskserver: Commands) -> None:
+    taskserver.server.kill()
+    done = taskserver("run", "--", "echo", "never")
+
+    assert (done.code, done.out) == (69, b"")
+    assert done.err == f"taskserver: cannot reach {taskserver.server.url}: Connection refused\n"
+
+
+def test_a_command_that_ends_without_a_server_is_told_of_later(taskserver: Commands) -> None:
+    with taskserver.start("run", *GATED) as run:
+        run.until_out("one\n")
+        until(lambda: taskserver.last(run.task_id) == 1, "the first line")
+        taskserver.server.kill()
+        run.say("go\ngo\n")
+        run.until_out("three\n")
+        taskserver.server.start()
+
+        assert run.end().code == 5
+        task = taskserver.task(run.task_id)
+        assert (task["output"], task["state"], task["code"]) == (["one", "two", "three"], "failed", 5)
+
+
+def test_when_patience_is_over_the_rest_is_kept_and_can_be_sent(taskserver: Commands) -> None:
+    done = left_alone(taskserver, "--patience", "0.5")
+
+    assert "the lines that it did not take (2) are kept in " in done.err
+    send(taskserver, done)
+    task = taskserver.the_task()
+    assert (task["output"], task["state"], task["code"]) == (["one", "two", "three"], "failed", 5)
+    assert task["error"] == "command exited with code 5"
+
+
+def test_a_signal_ends_the_patience(taskserver: Commands) -> None:
+    with taskserver.start("run", "--lease", "600", "--", "sh", "-c", "echo $$; read go; echo kept; exit 5") as run:
+        run.until_out("\n")
+        until(lambda: taskserver.last(run.task_id) == 1, "the first line")
+        taskserver.server.kill()
+        run.say("go\n")
+        until(lambda: gone(int(run.out.split()[0])), "the command's end")
+        run.signal(signal.SIGINT)
+
+        done = run.end()
+        assert done.code == 5
+        assert "the lines that it did not take (1) are kept in " in done.err
+
+
+def test_if_only_the_end_could_not_be_told_no_file_is_kept(taskserver: Commands) -> None:
+    with taskserver.start("run", "--patience", "0", "--lease", "600", "--", "sh", "-c", "echo one; read go") as run:
+        run.until_out("one\n")
+        until(lambda: taskserver.last(run.task_id) == 1, "the first line")
+        taskserver.server.kill()
+        run.say("go\n")
+        done = run.end()
+
+    assert done.code == 0
+    assert "are kept in" not in done.err
+    send(taskserver, done)
+    assert taskserver.the_task()["state"] == "success"
+
+
+def test_a_run_that_has_lost_its_lease_says_so_once_and_goes_on(taskserver: Commands) -> None:
+    with taskserver.start("run", "--lease", "1", *GATED) as run:
+        run.until_out("one\n")
+        run.signal(signal.SIGSTOP)
+        taskserver.until_state(run.task_id, "interrupted")
+        run.signal(signal.SIGCONT)
+        run.until_err("the server has ended the task as interrupted; the rest of the output is shown here only")
+        run.say("go\ngo\n")
+        done = run.end()
+
+    assert (done.code, done.lines) == (5, ["one", "two", "three"])
+    assert done.err.count("interrupted") == 1
+    task = taskserver.task(run.task_id)
+    assert (task["output"], task["code"], task["error"]) == (["one"], 255, "producer lost: not heard of for 1 s")
+
+
+def test_a_key_that_is_revoked_meanwhile_stops_the_sending_only(taskserver: Commands) -> None:
+    key = taskserver.server.new_key("ci", "write")
+    with taskserver.start("run", "--lease", "600", *GATED, TASKSERVER_KEY=key) as run:
+        run.until_out("one\n")
+        until(lambda: taskserver.last(run.task_id) == 1, "the first line")
+        assert taskserver("keys", "revoke", "ci").code == 0
+        run.say("go\n")
+        run.until_err("the server refuses the output: the API key is unknown, revoked or expired")
+        run.say("go\n")
+        done = run.end()
+
+    assert (done.code, done.lines) == (5, ["one", "two", "three"])
+    send(taskserver, done)  # with another key
+    assert taskserver.task(run.task_id)["output"] == ["one", "two", "three"]
+
+
+def test_lines_of_another_producer_do_not_get_in_the_way(taskserver: Commands) -> None:
+    with taskserver.start("run", *GATED) as run:
+        run.until_out("one\n")
+        until(lambda: taskserver.last(run.task_id) == 1, "the first line")
+        assert taskserver.server.post(f"/v1/tasks/{run.task_id}/output", "another's\n").status == 200
+        run.say("go\ngo\n")
+
+        done = run.end()
+        assert taskserver.task(run.task_id)["output"] == ["one", "another's", "two", "three"]
+        assert "the task's output is not as this command left it" in done.err
+
+
+def left_alone(taskserver: Commands, *options: str) -> Done:
+    """A run whose server goes away after the first of three lines and stays away."""
+    with taskserver.start("run", "--lease", "600", *options, *GATED) as run:
+        run.until_out("one\n")
+        until(lambda: taskserver.last(run.task_id) == 1, "the first line")
+        taskserver.server.kill()
+        run.say("go\ngo\n")
+        done = run.end()
+    assert (done.code, done.lines) == (5, ["one", "two", "three"])
+    return done
+
+
+def send(taskserver: Commands, done: Done) -> None:
+    """Do what a run advised: its curl lines, in order."""
+    if shutil.which("curl") is None:
+        pytest.skip("the advice is for curl, and there is none here")
+    if taskserver.server.process is not None and taskserver.server.process.poll() is not None:
+        taskserver.server.start()
+    advice = [line.removeprefix("taskserver: ") for line in done.err.splitlines() if "curl" in line]
+    assert advice
+    for line in advice:
+        subprocess.run(["sh", "-c", line], env=taskserver.environment, check=True, capture_output=True, timeout=60)
