@@ -99,6 +99,7 @@ class Run:
     lease_us: int | None = None
     lease_expires_at: int | None = None
     cancel_requested: bool = False
+    version: int = 0
 
     @property
     def finished(self) -> bool:

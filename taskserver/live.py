@@ -54,7 +54,7 @@ class Live(Generic[H]):
 
     def lines(self, first: int, end: int) -> list[Chunk] | None:
         """The chunks that hold ``[first, end)``, cut to it; None if not all of it is here."""
-        if first < self.first:
+        if first < self.first or end > self.head.last:
             return None
         found = []
         for chunk in reversed(self.chunks):

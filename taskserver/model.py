@@ -74,7 +74,8 @@ class Task:
     """One piece of work with output, as it stood at one moment.
 
     ``last`` is the number of lines produced, ``log`` the store's number of its
-    output. ``result`` is the JSON text of ``{"type", "data"}``, kept encoded; it
+    output. ``version`` grows with each change, so that of two heads the newer is
+    known. ``result`` is the JSON text of ``{"type", "data"}``, kept encoded; it
     is None where a method of the store says that it leaves results out.
     """
 
@@ -94,6 +95,7 @@ class Task:
     lease_us: int | None = None
     lease_expires_at: int | None = None
     cancel_requested: bool = False
+    version: int = 0
     place: Place | None = None
 
     @property

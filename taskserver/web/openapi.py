@@ -30,6 +30,7 @@ from taskserver.web.rooms import Answer, Failure, Room, Route
 OPENAPI_VERSION = "3.1.0"
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+EVENTS = "text/event-stream"
 ETAG_LENGTH = 32  # 128 bits
 
 
@@ -148,7 +149,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
 def _content(schema: Schema | None, kind: str) -> dict[str, Any]:
     if kind in (JSON, FORM):
         return {"schema": {"type": "object"} if schema is None else schema}
-    return {"schema": {"type": "string"}}
+    # OpenAPI 3.1 cannot say of a stream whether a schema means one event or all of them.
+    return {} if kind == EVENTS else {"schema": {"type": "string"}}
 
 
 def _failures(room: Room, route: Route) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _entries(messages: Any, location: Location, value: Any) -> Iterator[dict[str
     if not isinstance(messages, Mapping):
         yield from (_entry(location, fault, value) for fault in messages)
         return
-    for name, inner in messages.items():
+    for name, inner in _in_order(messages, value):
         if name == "_schema":
             yield from _entries(inner, location, value)
         else:
@@ -122,6 +122,12 @@ def _entries(messages: Any, location: Location, value: Any) -> Iterator[dict[str
             absent = None if location == ("query",) else value
             here = value[name] if isinstance(value, list) or name in value else absent
             yield from _entries(inner, (*location, name), here)
+
+
+def _in_order(messages: Mapping[Any, Any], value: Any) -> list[tuple[Any, Any]]:
+    """The messages as pydantic has them: unknown fields last, as they were sent; marshmallow finds them in any order."""
+    sent = {name: number for number, name in enumerate(value)} if isinstance(value, Mapping) else {}
+    return sorted(messages.items(), key=lambda item: sent[item[0]] if item[1] == [EXTRA] else -1)
 
 
 def _entry(location: Location, fault: Fault, value: Any) -> dict[str, Any]:

@@ -144,10 +144,10 @@ class Api:
     @contextlib.asynccontextmanager
     async def waiting(self, path: str, **query: Any) -> AsyncIterator[asyncio.Task[Answer]]:
         """A request that waits in the server by now. It must have been answered at the end of the block, or soon is."""
-        open_before = self.services.tasks.waiters
+        open_before = self.services.waits.count
         asking = self.begin("GET", path, **query)
         try:
-            await eventually(lambda: asking.done() or self.services.tasks.waiters > open_before, "the wait")
+            await eventually(lambda: asking.done() or self.services.waits.count > open_before, "the wait")
             assert not asking.done(), asking.result()
             yield asking
             await asking

@@ -130,5 +130,5 @@ async def test_a_reader_that_leaves_costs_nothing_more(api: Api) -> None:
     async with slow(api, f"/tasks/{task_id}/output", format="text", follow="true") as response:
         await response.content.readline()
         response.close()
-    await eventually(lambda: api.services.tasks.waiters == 0)
+    await eventually(lambda: api.services.waits.count == 0)
     assert (await api.finish(task_id))["finished"]

@@ -237,7 +237,7 @@ class TestDraining:
     async def test_answers_close_their_connection(self, api: Api) -> None:
         task_id = await api.create("a")
         assert "Connection" not in (await api.ask("GET", f"/tasks/{task_id}")).headers
-        api.services.tasks.drain()
+        api.services.waits.drain()
         for path in (f"/tasks/{task_id}", "/tasks", "/nothing"):
             assert (await api.ask("GET", path)).headers["Connection"] == "close"
 
@@ -254,7 +254,7 @@ class TestHealth:
             assert (await self.health(api, path, "POST")).status == 405
 
     async def test_a_server_that_stops_is_not_ready(self, api: Api) -> None:
-        api.services.tasks.drain()
+        api.services.waits.drain()
         assert (await self.health(api, "/readyz")).status == 503
         assert (await self.health(api, "/healthz")).status == 200
 
@@ -278,4 +278,4 @@ async def test_a_connection_goes_on_after_a_refusal(api: Api) -> None:
         length = int(head.lower().split(b"content-length:")[1].split()[0])
         assert b'"code":4' in await reader.readexactly(length)
     writer.close()
-    await eventually(lambda: api.services.tasks.waiters == 0)
+    await eventually(lambda: api.services.waits.count == 0)

@@ -249,14 +249,14 @@ class TestFollow:
         task_id = await api.create("a")
         async with self.following(api, task_id) as stream:
             assert await stream.content.readline() == b"a\n"
-            api.services.tasks.drain()
+            api.services.waits.drain()
             assert await stream.content.read() == b""
 
     async def test_a_revoked_key_cuts_it(self, admin: Api, api: Api) -> None:
         task_id = await api.create("a")
         async with self.following(api, task_id) as stream:
             assert await stream.content.readline() == b"a\n"
-            await eventually(lambda: api.services.tasks.waiters == 1)
+            await eventually(lambda: api.services.waits.count == 1)
             await admin.json("DELETE", "/keys/ann")
             with pytest.raises(aiohttp.ClientPayloadError):
                 await stream.content.read()
@@ -272,9 +272,9 @@ class TestFollow:
         task_id = await api.create("a")
         async with self.following(api, task_id) as stream:
             assert await stream.content.readline() == b"a\n"
-            await eventually(lambda: api.services.tasks.waiters == 1)
+            await eventually(lambda: api.services.waits.count == 1)
             stream.close()
-            await eventually(lambda: api.services.tasks.waiters == 0)
+            await eventually(lambda: api.services.waits.count == 0)
 
     async def test_many_followers_get_the_same(self, api: Api) -> None:
         task_id = await api.create("a")
@@ -284,7 +284,7 @@ class TestFollow:
                 return await stream.content.read()
 
         followers = [asyncio.ensure_future(follow()) for _ in range(30)]
-        await eventually(lambda: api.services.tasks.waiters == 30)
+        await eventually(lambda: api.services.waits.count == 30)
         for number in range(20):
             await api.append(task_id, str(number))
         await api.finish(task_id)

@@ -127,8 +127,8 @@ async def test_what_is_there_already_is_not_waited_for(api: Api, path: str) -> N
 async def test_a_drain_answers_all_waits_with_the_current_state(api: Api, path: str) -> None:
     task_id = await api.create("a")
     asking = [api.begin("GET", path.format(task_id), first=1, wait=LONGEST[path]) for _ in range(50)]
-    await eventually(lambda: api.services.tasks.waiters == 50)
-    api.services.tasks.drain()
+    await eventually(lambda: api.services.waits.count == 50)
+    api.services.waits.drain()
     for answer in await asyncio.gather(*asking):
         assert answer.status == 200
         assert answer.headers["Connection"] == "close"
@@ -180,9 +180,9 @@ async def test_a_client_that_leaves_ends_its_wait(api: Api, path: str) -> None:
     task_id = await api.create()
     for _ in range(5):
         asking = api.begin("GET", path.format(task_id), wait=LONGEST[path])
-        await eventually(lambda: api.services.tasks.waiters == 1)
+        await eventually(lambda: api.services.waits.count == 1)
         asking.cancel()
-        await eventually(lambda: api.services.tasks.waiters == 0)
+        await eventually(lambda: api.services.waits.count == 0)
 
 
 @BOTH
@@ -198,14 +198,14 @@ async def test_too_many_waits_are_refused_and_others_go_on(serve: Serve, path: s
         await api.finish(task_id)
     assert (await one).json["finished"]
     assert (await other).json["finished"]
-    assert api.services.tasks.waiters == 0
+    assert api.services.waits.count == 0
 
 
 @BOTH
 async def test_head_waits_as_get_does(api: Api, path: str) -> None:
     task_id = await api.create()
     asking = api.begin("HEAD", path.format(task_id), wait=LONGEST[path])
-    await eventually(lambda: api.services.tasks.waiters == 1)
+    await eventually(lambda: api.services.waits.count == 1)
     await api.finish(task_id)
     assert (await asking).status == 200
 
@@ -214,7 +214,7 @@ async def test_many_waiters_of_one_task_get_the_same(api: Api) -> None:
     task_id = await api.create()
     ends = [api.begin("GET", f"/tasks/{task_id}", wait=20) for _ in range(50)]
     outputs = [api.begin("GET", f"/tasks/{task_id}/output", wait=55) for _ in range(50)]
-    await eventually(lambda: api.services.tasks.waiters == 100)
+    await eventually(lambda: api.services.waits.count == 100)
     await api.append(task_id, "a", "b")
     assert {answer.body for answer in await asyncio.gather(*outputs)} == {
         b'{"first":0,"last":2,"finished":false,"output":["a",\n"b"]}'

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from taskserver.errors import Conflict, StoreFull, StoreUnavailable
-from taskserver.stores import committer as committer_module
-from taskserver.stores.committer import GroupCommitter
+from taskserver.stores.sqlite import committer as committer_module
+from taskserver.stores.sqlite.committer import GroupCommitter
 
 
 class Notes:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from taskserver.config import Limits, Memory, Timing
+from taskserver.config import Limits, Memory, Settings, Timing
 from taskserver.encoding import decode_texts, encode_lines
 from taskserver.errors import (
     BadCredential,
@@ -22,9 +22,10 @@ from taskserver.errors import (
 )
 from taskserver.keys import Caller
 from taskserver.model import ApiKey, Outcome, Scope, Task, TaskFilter, TaskState
-from taskserver.store import Change, Listener, Store
+from taskserver.store import Change, RunChange, Store
 from taskserver.stores import open_store
 from taskserver.tasks import Tasks
+from taskserver.waiting import Waits
 from taskserver.wakeup import LocalWakeup
 from tests.eventually import eventually
 
@@ -33,6 +34,7 @@ SECOND = 1_000_000
 LONG = 20.0
 
 Hook = Callable[[], Awaitable[None]]
+TaskListener = Callable[[Sequence[Change]], None]
 
 
 class Clock:
@@ -53,7 +55,7 @@ class HeldStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._listener: Listener | None = None
+        self._listener: TaskListener | None = None
         self._late: list[Change] = []
         self.reports_held = False
         self.before_get: Hook | None = None
@@ -67,16 +69,17 @@ class HeldStore:
             raise self.failing
         return getattr(self._store, name)
 
-    def listen(self, listener: Listener) -> None:
+    def listen(self, listener: TaskListener) -> None:
         self._listener = listener
         self._store.listen(self._report)
 
-    def _report(self, changes: Sequence[Change]) -> None:
+    def _report(self, changes: Sequence[Change | RunChange]) -> None:
         assert self._listener is not None
+        of_tasks = [change for change in changes if isinstance(change, Change)]
         if self.reports_held:
-            self._late.extend(changes)
+            self._late.extend(of_tasks)
         else:
-            self._listener(changes)
+            self._listener(of_tasks)
 
     def let_reports_go(self) -> None:
         assert self._listener is not None
@@ -113,7 +116,10 @@ class Scene:
         self.store = store
         self.wakeup = LocalWakeup()
         self.clock = Clock()
-        self.tasks = Tasks(cast(Store, store), self.wakeup, clock=self.clock, **options)
+        settings = Settings(**options)
+        self.waits = Waits(self.wakeup, settings.limits, settings.timing)
+        self.tasks = Tasks(cast(Store, store), self.wakeup, self.waits, settings, self.clock)
+        store.listen(self.tasks.committed)
 
     async def create(self, task_id: str = "build", *texts: str, **wish: Any) -> Task:
         task = await self.tasks.create(ANN, task_id=task_id, **wish)
@@ -146,6 +152,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
         async def starting(**options: Any) -> Scene:
             scene = Scene(HeldStore(store), **options)
+            await store.renew_leases(scene.clock())
             await scene.tasks.start()
             stack.push_async_callback(scene.tasks.close)
             return scene
@@ -211,7 +218,7 @@ class TestSnapshots:
         task = await scene.tasks.wait_output(ANN, "build", 1, LONG)
         assert await scene.lines(task, 1) == ["b"]
         waiting = asyncio.ensure_future(scene.tasks.wait_output(ANN, "build", 2, LONG))
-        await eventually(lambda: scene.tasks.waiters == 1)
+        await eventually(lambda: scene.waits.count == 1)
         await scene.append("build", "c")
         assert await scene.lines(await waiting, 2) == ["c"]
         assert scene.store.calls == ["append"]
@@ -254,12 +261,12 @@ class TestWaits:
             for wait in (scene.tasks.wait_end, scene.tasks.wait_output)
             for _ in range(10)
         ]
-        await eventually(lambda: scene.tasks.waiters == 20)
+        await eventually(lambda: scene.waits.count == 20)
         for wait in waits[::2]:
             wait.cancel()
         await scene.tasks.finish(ANN, "build", Outcome())
         await asyncio.gather(*waits, return_exceptions=True)
-        assert scene.tasks.waiters == 0
+        assert scene.waits.count == 0
         assert scene.wakeup._topics == {}
 
     async def test_first_is_checked_before_anything_is_waited_for(self, scene: Scene) -> None:
@@ -272,21 +279,21 @@ class TestWaits:
         scene = await start(limits=Limits(waiters=1))
         await scene.create()
         waiting = asyncio.ensure_future(scene.tasks.wait_end(ANN, "build", 0, LONG))
-        await eventually(lambda: scene.tasks.waiters == 1)
+        await eventually(lambda: scene.waits.count == 1)
         with pytest.raises(TooManyWaiters):
             await scene.tasks.wait_output(ANN, "build", 0, LONG)
         assert not (await scene.tasks.wait_end(ANN, "build", 0, 0)).finished  # this one does not wait
-        scene.tasks.drain()
+        scene.waits.drain()
         await waiting
 
     async def test_a_drain_ends_waits_and_lets_none_begin(self, scene: Scene) -> None:
         await scene.create()
         waiting = asyncio.ensure_future(scene.tasks.wait_end(ANN, "build", 0, LONG))
-        await eventually(lambda: scene.tasks.waiters == 1)
-        before = scene.tasks.draining
-        scene.tasks.drain()
+        await eventually(lambda: scene.waits.count == 1)
+        before = scene.waits.draining
+        scene.waits.drain()
         assert not (await waiting).finished
-        assert (before, scene.tasks.draining) == (False, True)
+        assert (before, scene.waits.draining) == (False, True)
         for _ in range(3):
             assert not (await scene.tasks.wait_output(ANN, "build", 0, LONG)).finished
 
@@ -294,7 +301,7 @@ class TestWaits:
         await scene.create()
         who = caller()
         waiting = asyncio.ensure_future(scene.tasks.wait_end(who, "build", 0, LONG))
-        await eventually(lambda: scene.tasks.waiters == 1)
+        await eventually(lambda: scene.waits.count == 1)
         who.revoked = True
         scene.wakeup.publish([who.topic])
         with pytest.raises(BadCredential):
@@ -304,7 +311,7 @@ class TestWaits:
         await scene.create()
         who = caller(clock=scene.clock, expires_at=NOW + SECOND // 10)
         waiting = asyncio.ensure_future(scene.tasks.wait_end(who, "build", 0, LONG))
-        await eventually(lambda: scene.tasks.waiters == 1)
+        await eventually(lambda: scene.waits.count == 1)
         scene.clock.pass_seconds(1)
         with pytest.raises(BadCredential):
             await waiting
@@ -346,7 +353,7 @@ class TestFollow:
         await scene.create("build", "a")
         pages = scene.tasks.follow(ANN, "build", 0, LONG)
         await anext(pages)
-        scene.tasks.drain()
+        scene.waits.drain()
         assert [page.chunks async for page in pages] in ([], [()])
 
     async def test_a_deletion_while_it_goes_on_is_not_taken_for_the_end(self, start: Start) -> None:

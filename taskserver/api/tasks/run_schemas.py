@@ -49,7 +49,7 @@ class DagBody(Schema):
 
     @validates("tasks")
     def _distinct(self, tasks: list[dict[str, Any]], **_: Any) -> None:
-        ids = [task["task_id"] for task in tasks]
+        ids = [task["task_id"] for task in tasks if "task_id" in task]  # a task that is not valid is looked at too
         if len(set(ids)) < len(ids):
             raise ValidationError("must not name a task twice")
 

@@ -29,7 +29,7 @@ ZSTD_LEVEL = 6  # on build logs a tenth smaller than 3 at 250 MB/s; higher level
 
 TASK_COLUMNS = (
     "log, id, owner, name, state, last, code, error, labels, created_at, started_at, finished_at,"
-    " lease_us, lease_expires_at, cancel_requested, run, task_id, map_index, try_number"
+    " lease_us, lease_expires_at, cancel_requested, version, run, task_id, map_index, try_number"
 )
 RUN_FIELDS = tuple(field.name for field in fields(Run))  # the columns have the fields' names
 RUN_COLUMNS = ", ".join(RUN_FIELDS)
@@ -55,8 +55,9 @@ def task_from_row(row: Row) -> Task:
         lease_us=row[12],
         lease_expires_at=row[13],
         cancel_requested=bool(row[14]),
-        place=None if row[15] is None else Place(uuid.UUID(row[15]), row[16], row[17], row[18]),
-        result=row[19] if len(row) > 19 else None,
+        version=row[15],
+        place=None if row[16] is None else Place(uuid.UUID(row[16]), row[17], row[18], row[19]),
+        result=row[20] if len(row) > 20 else None,
     )
 
 

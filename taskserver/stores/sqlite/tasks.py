@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 _SELECT = f"SELECT {TASK_COLUMNS}, result FROM task WHERE id = ?"
 _UPDATE = (
-    "UPDATE task SET state = ?, last = ?, started_at = ?, lease_expires_at = ?, cancel_requested = ? WHERE log = ?"
+    "UPDATE task SET state = ?, last = ?, started_at = ?, lease_expires_at = ?, cancel_requested = ?, version = ?"
+    " WHERE log = ?"
 )
 _INSERT = (
     "INSERT INTO task (log, id, owner, name, state, labels, created_at, lease_us, lease_expires_at,"

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import ClientTimeout
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
-from taskserver.config import Settings
+from taskserver.config import PARSER_LINE_LIMIT, Settings
 from taskserver.model import Scope
 from taskserver.store import Store
 from taskserver.stores import open_store
@@ -27,7 +27,12 @@ async def serve(aiohttp_client: AiohttpClient, aiohttp_server: AiohttpServer, tm
     async def start(settings: Settings) -> Api:
         store = await open_store(f"sqlite:///{tmp_path}/{len(opened)}.db")
         services = make_services(settings, store)
-        server = await aiohttp_server(make_app(services), shutdown_timeout=settings.timing.shutdown)
+        server = await aiohttp_server(
+            make_app(services),
+            shutdown_timeout=settings.timing.shutdown,
+            max_line_size=PARSER_LINE_LIMIT,
+            max_field_size=PARSER_LINE_LIMIT,
+        )
         client: Client = await aiohttp_client(server, timeout=ClientTimeout(total=60))
         opened.append((store, client))
         key, secret = await services.keys.issue("root", [Scope.ADMIN])

@@ -192,17 +192,15 @@ async def test_an_end_that_cannot_have_been_seen_is_told(api: Api) -> None:
     assert [event.id for event in await api.events(work.run, "5-end")] == ["6", "6-end"]
 
 
-async def test_an_empty_last_event_id_is_none(api: Api) -> None:
-    assert [event.id for event in await api.events(await api.ended(), "")] == ["0-end"]
+@pytest.mark.parametrize("seen", ["", " "])
+async def test_an_empty_last_event_id_is_none(api: Api, seen: str) -> None:
+    assert [event.id for event in await api.events(await api.ended(), seen)] == ["0-end"]
 
 
-@pytest.mark.parametrize("seen", ["x", "-1", "1.5", "7", "7-end", "1-End", " ", "99999999999", "1,2", "٣"])
+@pytest.mark.parametrize("seen", ["x", "-1", "1.5", "7", "7-end", "1-End", "99999999999", "1,2", "٣"])
 async def test_a_last_event_id_that_is_none_of_ours(api: Api, seen: str) -> None:
     work = await two_tasks(api)
     answer = await api.ask("GET", f"/{work.run}/events", headers={"Last-Event-ID": seen})
-    if not seen.strip():
-        assert answer.status == 200
-        return
     (fault,) = faults(answer)
     assert (fault["type"], fault["loc"], fault["input"]) == ("value_error", ["header", "last-event-id"], seen)
 
@@ -252,8 +250,7 @@ async def test_a_key_that_is_revoked_cuts_the_stream(admin: Api, api: Api) -> No
         await stream.next()
         await admin.services.keys.revoke(api.key_id)
         with pytest.raises(ClientPayloadError):
-            while await stream.next() is not None:
-                pass
+            [event async for event in stream]
     await admin.waits(0)
 
 
@@ -263,8 +260,7 @@ async def test_the_deletion_of_the_execution_cuts_the_stream(api: Api) -> None:
         await stream.next()
         await api.ask("DELETE", f"/v1/runs/{work.run}")
         with pytest.raises(ClientPayloadError):
-            while await stream.next() is not None:
-                pass
+            [event async for event in stream]
     answer = await api.ask("GET", f"/{work.run}/events", headers={"Last-Event-ID": "1"})
     refused(answer, 404, "execution_not_found")
 

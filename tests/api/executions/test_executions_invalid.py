@@ -60,7 +60,7 @@ UUID = str(uuid.UUID(int=0))
         {"config_id": UUID, "tag": ""},
         {"config_id": UUID, "tag": "x" * 201},
         {"config_id": UUID, "tga": "x"},
-        {"metadata": 1, "tag": False, "extra": None, "more": {}},
+        {"metadata": 1, "tag": False, "zebra": None, "more": {}, "extra": 1, "ant": "x", "b": [], "a": 0},
     ],
 )
 async def test_a_new_execution(api: Api, wish: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ import sqlite3
 import time
 from pathlib import Path
 
-from taskserver.stores.sqlite_file import DatabaseFile
-from taskserver.stores.sqlite_rows import INSERT_CHUNK, chunk_key
+from taskserver.stores.sqlite.file import DatabaseFile
+from taskserver.stores.sqlite.rows import INSERT_CHUNK, chunk_key
 from tests.bench.figure import CLIENT_CPU, Figure, Metric, Sample
 from tests.bench.load import ANSWER_LIMIT, Connection, answer, closed_loop, connections
 from tests.bench.samples import text

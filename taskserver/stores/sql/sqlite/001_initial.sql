@@ -24,6 +24,7 @@ CREATE TABLE task (
     lease_us         INTEGER,
     lease_expires_at INTEGER,
     cancel_requested INTEGER NOT NULL DEFAULT 0,
+    version          INTEGER NOT NULL DEFAULT 0, -- grows with each change
     sealed           INTEGER NOT NULL DEFAULT 0,
     run              TEXT,    -- where the task stands in a run, if it belongs to one
     task_id          TEXT,

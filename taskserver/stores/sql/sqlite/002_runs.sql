@@ -39,6 +39,7 @@ CREATE TABLE run (
     lease_us            INTEGER,
     lease_expires_at    INTEGER,
     cancel_requested    INTEGER NOT NULL DEFAULT 0,
+    version             INTEGER NOT NULL DEFAULT 0,
     UNIQUE (dag_id, run_id)
 );
 CREATE UNIQUE INDEX run_logical_date ON run (dag_id, logical_date) WHERE logical_date IS NOT NULL;
