@@ -94,7 +94,8 @@ def test_the_exit_code_and_signals_are_as_without_a_terminal(taskserver: Command
 
 
 def test_the_window_is_passed_on_with_its_size_and_its_keys(taskserver: Commands) -> None:
-    script = "stty size; trap 'stty size' WINCH; trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.05; done"
+    traps = "trap 'stty size' WINCH; trap 'echo interrupted; exit 3' INT"
+    script = f"stty size; {traps}; echo ready; while :; do sleep 0.05; done"
     with window(taskserver, "run", "--pty", "--id", "shown", "--", "sh", "-c", script) as shown:
         shown.until(b"30 100\r\nready\r\n")
         shown.resize(40, 120)
@@ -106,7 +107,8 @@ def test_the_window_is_passed_on_with_its_size_and_its_keys(taskserver: Commands
 
 
 def test_our_own_terminal_is_put_back_as_it_was(taskserver: Commands) -> None:
-    script = f'stty -a > before; "{sys.executable}" -m taskserver run --pty -- sh -c "echo up; read x"; stty -a > after; echo over'
+    run = f'"{sys.executable}" -m taskserver run --pty -- sh -c "echo up; read x"'
+    script = f"stty -a > before; {run}; stty -a > after; echo over"
     with window(taskserver, "run", "-q", "--pty", "--", "sh", "-c", f"cd {taskserver.folder}; {script}") as shown:
         shown.until(b"up\r\n")
         shown.type(b"\r")
@@ -119,9 +121,6 @@ def test_our_own_terminal_is_put_back_as_it_was(taskserver: Commands) -> None:
 
 def test_a_background_job_leaves_the_terminal_alone(taskserver: Commands) -> None:
     run = f'"{sys.executable}" -m taskserver run --pty --id behind -- sh -c "echo up"'
-    with window(taskserver, "run", "-q", "--", "sh", "-c", "read x; exit 1") as shown:
-        shown.type(b"\n")
-        assert shown.end() == 1
     # A job-controlling shell puts a job behind `&` into a process group of its own, out of the foreground.
     with window(
         taskserver, "run", "-q", "--pty", "--", "bash", "-c", f"set -m; {run} & wait $!; echo over $?"

@@ -138,10 +138,15 @@ def test_tail_ends_quietly_when_its_reader_has_enough(taskserver: Commands) -> N
     assert (done.stdout, done.stderr) == ("line 0\n141\n", "")
 
 
-def test_wait_ends_with_the_task(taskserver: Commands) -> None:
-    task_id = taskserver.server.new_task()
+def test_wait_ends_with_the_task_whatever_happens_to_the_server(taskserver: Commands) -> None:
+    server = taskserver.server
+    server.stop()
+    server.arguments = ("--access-log",)
+    server.start()
+    task_id = server.new_task()
     with taskserver.start("wait", task_id) as wait, taskserver.start("wait", "--timeout", "60", task_id) as timed:
-        taskserver.server.post(f"/v1/tasks/{task_id}/output", lines(0, 10))
+        until(lambda: server.log.count(f"GET /v1/tasks/{task_id}?first=0&wait=0") == 2, "both having begun")
+        server.post(f"/v1/tasks/{task_id}/output", lines(0, 10))
         taskserver.server.kill()
         taskserver.server.start()
         taskserver.server.post(f"/v1/tasks/{task_id}/finish", {"code": 5, "error": "it broke"})
