@@ -13,6 +13,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from weakref import WeakValueDictionary
 
 from taskserver.errors import BadCredential, BadParameter, Forbidden, KeyNotFound, TaskNotFound
 from taskserver.model import ApiKey, Scope, Task, now_us
@@ -29,7 +30,7 @@ VERIFIED_KEYS = 10_000  # callers remembered, of each kind; a client beyond that
 class Caller:
     """Who asks: a verified key and its rights, shared by all requests with that key."""
 
-    __slots__ = ("_clock", "expires_at", "key_id", "name", "owner", "revoked", "scopes")
+    __slots__ = ("__weakref__", "_clock", "expires_at", "key_id", "name", "owner", "revoked", "scopes")
 
     def __init__(self, key: ApiKey, clock: Callable[[], int] = now_us) -> None:
         self.key_id = key.id
@@ -43,7 +44,7 @@ class Caller:
     @property
     def topic(self) -> str:
         """The wake-up that tells open waits of this key to check it again."""
-        return _topic(self.key_id)
+        return f"key:{self.key_id}"
 
     @property
     def is_admin(self) -> bool:
@@ -79,6 +80,8 @@ class Keys:
         self._store = store
         self._wakeup = wakeup
         self._clock = clock
+        # One caller per key, for as long as any request has it: it must be told of its key's revocation.
+        self._callers: WeakValueDictionary[str, Caller] = WeakValueDictionary()
         self._by_secret: OrderedDict[str, Caller] = OrderedDict()
         self._by_id: OrderedDict[str, Caller] = OrderedDict()
         self._revocations = 0
@@ -101,7 +104,7 @@ class Keys:
         now = self._clock()
         if expires_at is not None and expires_at <= now:
             raise BadParameter("expires_at: must lie in the future")
-        secret = secret or SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        secret = secret or new_secret()
         if not SECRET_PATTERN.fullmatch(secret):
             raise BadParameter("an API key must be 32 to 512 visible ASCII characters without spaces")
         key = ApiKey(
@@ -149,12 +152,12 @@ class Keys:
                 return key
 
     def _remember(self, known: OrderedDict[str, Caller], name: str, key: ApiKey) -> Caller:
-        # Of requests that read the key at the same time all must get one caller: it is told of the revocation.
-        caller = known.get(name)
+        caller = self._callers.get(key.id)
         if caller is None:
-            caller = known[name] = Caller(key, self._clock)
-            if len(known) > VERIFIED_KEYS:
-                known.popitem(last=False)
+            caller = self._callers[key.id] = Caller(key, self._clock)
+        known[name] = caller
+        if len(known) > VERIFIED_KEYS:
+            known.popitem(last=False)
         return caller
 
     async def find(self, id_or_name: str) -> ApiKey:
@@ -175,22 +178,21 @@ class Keys:
         """
         key = await self._store.revoke_key(key_id, self._clock())
         self._revocations += 1
-        for known in (self._by_secret, self._by_id):
-            for name, caller in list(known.items()):
-                if caller.key_id == key_id:
-                    caller.revoked = True
-                    del known[name]
-        self._wakeup.publish([_topic(key_id)])
+        caller = self._callers.get(key_id)
+        if caller is not None:
+            caller.revoked = True
+            self._wakeup.publish([caller.topic])
         return key
+
+
+def new_secret() -> str:
+    """A new API key."""
+    return SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
 
 
 def key_id(secret: str) -> str:
     """The public name of a key, from its hash."""
     return _hash(secret).hex()[:KEY_ID_LENGTH]
-
-
-def _topic(key_id: str) -> str:
-    return f"key:{key_id}"
 
 
 def _bad_credential() -> BadCredential:

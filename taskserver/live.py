@@ -29,6 +29,9 @@ class Head(Protocol):
     def last(self) -> int: ...
 
     @property
+    def version(self) -> int: ...
+
+    @property
     def size(self) -> int: ...
 
 
@@ -117,7 +120,8 @@ class LiveLogs(Generic[K, H]):
         live = self._take(key)
         if live is None:
             live = Live(head, head.last if chunk is None else chunk.first)
-        live.head = head
+        if head.version >= live.head.version:  # a read may have overtaken this report, and readers have seen it
+            live.head = head
         if chunk is not None:
             live.add(chunk, self._memory.task_bytes)
         self._put(key, live)

@@ -10,9 +10,9 @@ from pathlib import Path
 from aiohttp import web
 
 from taskserver.config import LISTEN_BACKLOG, PARSER_LINE_LIMIT, Settings
-from taskserver.errors import KeyNotFound, StartupError
+from taskserver.errors import BadParameter, KeyNotFound, StartupError
 from taskserver.keyfile import key_file_of, read_key, write_key
-from taskserver.keys import Keys, key_id
+from taskserver.keys import Keys, key_id, new_secret
 from taskserver.model import Scope
 from taskserver.stores import open_store
 from taskserver.web.app import make_app, make_services
@@ -50,7 +50,8 @@ async def _listen(app: web.Application, settings: Settings, say: Say, stop: asyn
         # Without it every departed client would hold its wait open until the wait's end.
         handler_cancellation=True,
         access_log=web.access_logger if settings.access_log else None,  # type: ignore[attr-defined]
-        shutdown_timeout=settings.timing.shutdown,
+        # aiohttp waits so long for a handler, and once more for its cancellation.
+        shutdown_timeout=settings.timing.shutdown / 2,
         max_line_size=PARSER_LINE_LIMIT,
         max_field_size=PARSER_LINE_LIMIT,
     )
@@ -78,8 +79,9 @@ async def _first_key(keys: Keys, path: Path, say: Say) -> None:
     """On a first start, make an admin key, show it once and leave it where the CLI finds it."""
     if await keys.list():
         return
-    _, secret = await keys.issue(ADMIN, [Scope.ADMIN])
-    write_key(path, secret)
+    secret = new_secret()
+    write_key(path, secret)  # first: a key that was kept and that nobody can read would lock everybody out
+    await keys.issue(ADMIN, [Scope.ADMIN], secret=secret)
     say(f"created the API key {ADMIN!r}, also in {path} (shown only this once): {secret}")
 
 
@@ -95,7 +97,10 @@ async def _bootstrap(keys: Keys, path: Path) -> None:
         known = await keys.find(key_id(secret))
     except KeyNotFound:
         await _retire_bootstrap(keys)
-        await keys.issue(BOOTSTRAP, [Scope.ADMIN], secret=secret)
+        try:
+            await keys.issue(BOOTSTRAP, [Scope.ADMIN], secret=secret)
+        except BadParameter as error:
+            raise StartupError(f"cannot use the key in {path}: {error.message}") from error
         return
     if known.revoked_at is not None:
         raise StartupError(f"the key in {path} has been revoked; put another one there, or remove the file")

@@ -237,16 +237,24 @@ class Tasks:
     # --- background ----------------------------------------------------------------
 
     async def _reap(self) -> None:
-        """Deal with tasks and runs whose producers and claimants were not heard of in time."""
+        """Deal with tasks and runs whose producers and claimants were not heard of in time.
+
+        All leases begin anew first, since nobody could renew one while no server
+        ran. Where that fails (on a full disk) nobody is lost before it succeeds.
+        """
+        renewed = False
         while True:
-            await asyncio.sleep(self._timing.reaper)
             try:
+                if not renewed:
+                    await self._store.renew_leases(self._clock())
+                    renewed = True
                 for run in await self._store.expire_runs(self._clock()):
                     log.warning("run %s: claimant lost; now %s", run.id, run.state.value)
                 for task in await self._store.expire_leases(self._clock()):
                     log.warning("task %s: %s", task.id, task.error)
             except StoreUnavailable as error:
                 log.error("cannot look for lost producers: %s", error)
+            await asyncio.sleep(self._timing.reaper)
 
     async def _seal(self) -> None:
         """Seal what has ended, also what an earlier process left."""

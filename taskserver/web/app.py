@@ -91,8 +91,6 @@ def _authenticated(room: Room, handler: Handler, scope: Scope | None) -> Handler
 
 async def _running(app: web.Application) -> AsyncIterator[None]:
     services = app[SERVICES]
-    # While no server ran nobody could renew a lease, so all begin anew.
-    await services.store.renew_leases(now_us())
     await services.tasks.start()
     yield
     services.waits.drain()

@@ -24,6 +24,8 @@ from taskserver.web.rooms import Room
 
 log = logging.getLogger(__name__)
 
+CLIENT_LEFT = 499  # nginx' number for it; seen in the access log only
+
 
 def answer_failures(rooms: Sequence[Room], fallback: Room) -> Middleware:
     """A middleware that lets no failure leave the server in another shape than its room's.
@@ -38,7 +40,8 @@ def answer_failures(rooms: Sequence[Room], fallback: Room) -> Middleware:
             _check_bounds(request)
             response = await handler(request)
         except ConnectionError:
-            raise  # the client has left; there is nobody to answer
+            # The client has left; there is nobody to answer, and nothing to log.
+            return web.Response(status=CLIENT_LEFT)
         except Exception as error:
             failure = _as_failure(request, error)
             response = find_room(request.path).refuse(failure)
@@ -85,6 +88,8 @@ def _as_failure(request: web.Request, error: Exception) -> TaskServerError:
         return TooLarge(f"the body is larger than {request.app[SERVICES].settings.limits.body_bytes} bytes")
     if isinstance(error, web.HTTPException):
         return BadRequest(error.reason)
+    if isinstance(error, web.RequestPayloadError):
+        return BadRequest("the body cannot be read: its encoding is broken")
     failure = InternalError("internal error; the server's log has the details")
     log.error("%s %s failed (%s)", request.method, request.path, failure.correlation_id, exc_info=error)
     return failure

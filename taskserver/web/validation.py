@@ -125,7 +125,7 @@ def _entries(messages: Any, location: Location, value: Any) -> Iterator[dict[str
 
 
 def _in_order(messages: Mapping[Any, Any], value: Any) -> list[tuple[Any, Any]]:
-    """The messages as pydantic has them: unknown fields last, as they were sent; marshmallow finds them in any order."""
+    """The messages in pydantic's order: unknown fields last, and as they were sent; marshmallow has them in any."""
     sent = {name: number for number, name in enumerate(value)} if isinstance(value, Mapping) else {}
     return sorted(messages.items(), key=lambda item: sent[item[0]] if item[1] == [EXTRA] else -1)
 

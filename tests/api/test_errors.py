@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from taskserver.api.tasks.room import ROUTES
+from taskserver.api.tasks.routes import ROUTES
 from taskserver.config import MAX_HEADER_LENGTH, MAX_URL_LENGTH
 from taskserver.errors import StoreFull, StoreUnavailable
 from taskserver.model import Scope

@@ -15,8 +15,8 @@ from aiohttp import web
 
 from taskserver.api.tasks.schemas import LinesBody
 from taskserver.encoding import encode_lines, encode_records, parse_time, split_text
-from taskserver.errors import BadBody, BadJson, TaskServerError, TooLarge, UnsupportedMediaType
-from taskserver.model import Lines, Stream, now_us
+from taskserver.errors import BadBody, BadJson, Draining, TaskServerError, TooLarge, UnsupportedMediaType
+from taskserver.model import MICROSECONDS, Lines, Stream, now_us
 from taskserver.store import Appended
 from taskserver.web.context import caller, services
 from taskserver.web.params import body, declared_type, read_body
@@ -24,7 +24,8 @@ from taskserver.web.params import body, declared_type, read_body
 TEXT, NDJSON, JSON = "text/plain", "application/x-ndjson", "application/json"
 LINES_BODY = LinesBody()
 STREAMS = {"stdout": Stream.STDOUT, "stderr": Stream.STDERR}
-LIVE_HEARTBEAT = 5.0  # an open live body is a sign of life: the lease is renewed this often while it is quiet
+LIVE_LOOK = 0.5  # how often a quiet live body looks after its key: a revoked one must end within a second
+RENEWALS = 3  # an open live body is a sign of life: so often it renews the lease in the lease's time
 
 Decode = Callable[[bytes, int], Lines]
 """Whole lines of a body and their largest permitted size to encoded lines. Raises TooLarge, BadJson, BadBody."""
@@ -56,10 +57,12 @@ async def _receive_live(request: web.Request, task_id: str, first: int | None, d
     tasks, who = services(request).tasks, caller(request)
     # An empty append checks the task and says where it ends, before anything is read.
     begun = done = await tasks.append(who, task_id, Lines(0, b"", b""), first)
+    lease = (await tasks.heartbeat(who, task_id)).lease_us
+    renew_every = float("inf") if lease is None else lease / MICROSECONDS / RENEWALS
     rest = b""
     try:
         while True:
-            data = await _next_data(request, task_id)
+            data = await _next_data(request, task_id, renew_every)
             whole, rest = _cut_at_newline(rest + data) if data else (rest, b"")
             if len(rest) > limit:
                 raise TooLarge(f"a line is longer than {limit} bytes")
@@ -72,13 +75,26 @@ async def _receive_live(request: web.Request, task_id: str, first: int | None, d
         raise
 
 
-async def _next_data(request: web.Request, task_id: str) -> bytes:
-    """What has arrived; empty at the body's end."""
-    while True:
-        try:
-            return await asyncio.wait_for(request.content.readany(), LIVE_HEARTBEAT)
-        except asyncio.TimeoutError:
-            await services(request).tasks.heartbeat(caller(request), task_id)
+async def _next_data(request: web.Request, task_id: str, renew_every: float) -> bytes:
+    """What has arrived; empty at the body's end. Raises BadCredential, Draining."""
+    if data := request.content.read_nowait():
+        return data
+    loop = asyncio.get_running_loop()
+    renew_at = loop.time() + renew_every
+    # Not wait_for: before Python 3.12 it can lose a cancellation that comes with the reading's own failure.
+    reading = asyncio.ensure_future(request.content.readany())
+    try:
+        while not reading.done():
+            await asyncio.wait([reading], timeout=min(LIVE_LOOK, renew_every))
+            caller(request).check()
+            if services(request).waits.draining:
+                raise Draining("the server is shutting down; go on at `last` when it is back")
+            if loop.time() >= renew_at:
+                await services(request).tasks.heartbeat(caller(request), task_id)
+                renew_at = loop.time() + renew_every
+        return reading.result()
+    finally:
+        reading.cancel()
 
 
 def _cut_at_newline(data: bytes) -> tuple[bytes, bytes]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _INSERT = f"INSERT INTO run ({RUN_COLUMNS}) VALUES ({', '.join('?' * len(RUN_FIELDS))})"
 _CHANGING = (
     "state", "started_at", "finished_at", "error", "last", "attempt", "claim", "lease_us", "lease_expires_at",
-    "cancel_requested",
+    "cancel_requested", "version",
 )  # fmt: skip
 _UPDATE = f"UPDATE run SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE log = ?"
 _PUT_DAG = (
@@ -255,6 +255,7 @@ class RunWrites:
         if not work.events and not work.changed:
             return work.run
         chunk = None
+        work.run = replace(work.run, version=work.run.version + 1)
         if work.events:
             chunk = Chunk(work.run.last, len(work.events), SEPARATOR.join(work.events))
             self._tx.add_chunk(work.run.log, chunk)

@@ -82,9 +82,10 @@ class SqliteStore(Store):
         await self._query("SELECT 1")
 
     async def close(self) -> None:
-        await self._committer.close()
         for reader in self._readers:
             await reader.close()
+        # The writer last: closing the last connection folds the log into the file, which only a writer can.
+        await self._committer.close()
         self._file.unlock()
 
     # --- tasks -------------------------------------------------------------------
@@ -223,7 +224,7 @@ class SqliteStore(Store):
     async def read(self, log: int, first: int, end: int, max_bytes: int) -> list[Chunk]:
         chunks: list[Chunk] = []
         size, limit = 0, FIRST_ROWS
-        while first < end and size < max_bytes:
+        while first < end and (size < max_bytes or not chunks):
             rows = await self._query(FIND_CHUNKS, find_chunks_arguments(log, first, end, limit))
             for row in rows:
                 chunk = cut(chunk_from_row(row), first, end)

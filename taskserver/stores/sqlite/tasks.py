@@ -248,7 +248,7 @@ class TaskWrites:
             self._tx.runs.note(work.task)
 
     def _write(self, work: _Work) -> None:
-        task = work.task
+        work.task = task = replace(work.task, version=work.task.version + 1)
         chunk = None
         if work.lines:
             lines = merge_lines(work.lines)
@@ -257,7 +257,15 @@ class TaskWrites:
             self._tx.add_chunk(task.log, chunk)
         self._db.execute(
             _UPDATE,
-            (task.state.value, task.last, task.started_at, task.lease_expires_at, task.cancel_requested, task.log),
+            (
+                task.state.value,
+                task.last,
+                task.started_at,
+                task.lease_expires_at,
+                task.cancel_requested,
+                task.version,
+                task.log,
+            ),
         )
         work.lines, work.touched_at = [], None
         self._tx.changes.append(Change(task, chunk))
@@ -276,8 +284,8 @@ class TaskWrites:
         )
         self._db.execute(_END, (task.code, task.error, task.result, now, task.log))
         self._write(work)
-        self._tx.runs.note(task)
-        return task
+        self._tx.runs.note(work.task)
+        return work.task
 
     # --- checks --------------------------------------------------------------------
 
