@@ -13,6 +13,9 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
+
+import orjson
 
 from taskserver.model import MICROSECONDS, Task, TaskState
 
@@ -184,6 +187,25 @@ def count_tasks(tasks: Iterable[Task]) -> RunStats:
     completed = states.count(TaskState.SUCCESS)
     in_progress = states.count(TaskState.QUEUED) + states.count(TaskState.RUNNING)
     return RunStats(len(states), completed, len(states) - completed - in_progress, in_progress)
+
+
+def result_values(run: Run, tasks: Iterable[Task]) -> dict[str, Any]:
+    """The values of a run's tasks by task id, sorted.
+
+    A mapped task's value is a list in order of the map index. Tasks that have
+    not ended, or have no value, are left out; of tries the last one counts.
+    """
+    mapped = {task.task_id for task in run.tasks if task.mapped}
+    values: dict[str, list[Any]] = {}
+    for task in last_tries(tasks):
+        if task.place is None or task.result is None:
+            continue
+        if task.place.map_index != NOT_MAPPED:
+            mapped.add(task.place.task_id)
+        value = orjson.loads(task.result)["data"]
+        if value is not None:
+            values.setdefault(task.place.task_id, []).append(value)
+    return {task_id: found if task_id in mapped else found[0] for task_id, found in values.items()}
 
 
 def derived_state(tasks: Sequence[Task]) -> RunState:

@@ -158,7 +158,8 @@ def isotime(time_us: int | None) -> str | None:
 
 @lru_cache(maxsize=1024)  # lines of a second have all but the fraction in common, which is nine tenths of the work
 def _isosecond(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    # Not strftime: it writes the year 374 with three digits.
+    return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
 
 
 def parse_time(text: str) -> int:

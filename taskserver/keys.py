@@ -84,7 +84,7 @@ class Keys:
         self._callers: WeakValueDictionary[str, Caller] = WeakValueDictionary()
         self._by_secret: OrderedDict[str, Caller] = OrderedDict()
         self._by_id: OrderedDict[str, Caller] = OrderedDict()
-        self._revocations = 0
+        self._revoked: set[str] = set()  # by this process
 
     async def issue(
         self,
@@ -141,20 +141,17 @@ class Keys:
         return caller
 
     async def _read(self, key_id: str) -> ApiKey:
-        while True:
-            revocations = self._revocations
-            try:
-                key = await self._store.get_key(key_id)
-            except KeyNotFound:
-                raise _bad_credential() from None
-            # A key that was revoked while it was being read must not be remembered as it was before.
-            if revocations == self._revocations:
-                return key
+        try:
+            return await self._store.get_key(key_id)
+        except KeyNotFound:
+            raise _bad_credential() from None
 
     def _remember(self, known: OrderedDict[str, Caller], name: str, key: ApiKey) -> Caller:
         caller = self._callers.get(key.id)
         if caller is None:
             caller = self._callers[key.id] = Caller(key, self._clock)
+            # It may have been revoked while it was being read.
+            caller.revoked = caller.revoked or key.id in self._revoked
         known[name] = caller
         if len(known) > VERIFIED_KEYS:
             known.popitem(last=False)
@@ -177,7 +174,7 @@ class Keys:
         Raises KeyNotFound.
         """
         key = await self._store.revoke_key(key_id, self._clock())
-        self._revocations += 1
+        self._revoked.add(key_id)
         caller = self._callers.get(key_id)
         if caller is not None:
             caller.revoked = True

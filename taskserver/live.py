@@ -42,11 +42,11 @@ H = TypeVar("H", bound=Head)
 class Live(Generic[H]):
     """One log's head, and its newest lines from ``first`` on."""
 
-    __slots__ = ("_chunks_size", "chunks", "first", "head")
+    __slots__ = ("_chunks_size", "chunks", "end", "first", "head")
 
     def __init__(self, head: H, first: int) -> None:
         self.head = head
-        self.first = first
+        self.first = self.end = first
         self.chunks: deque[Chunk] = deque()
         self._chunks_size = 0
 
@@ -57,7 +57,7 @@ class Live(Generic[H]):
 
     def lines(self, first: int, end: int) -> list[Chunk] | None:
         """The chunks that hold ``[first, end)``, cut to it; None if not all of it is here."""
-        if first < self.first or end > self.head.last:
+        if first < self.first or end > self.end:
             return None
         found = []
         for chunk in reversed(self.chunks):
@@ -71,11 +71,17 @@ class Live(Generic[H]):
     def add(self, chunk: Chunk, max_bytes: int) -> None:
         """Add the newest chunk and drop the oldest ones beyond the bound."""
         self.chunks.append(chunk)
+        self.end = max(self.end, chunk.end)
         self._chunks_size += _cost(chunk)
         while self._chunks_size > max_bytes:
             dropped = self.chunks.popleft()
             self._chunks_size -= _cost(dropped)
-            self.first = dropped.end
+            self.first = max(self.first, dropped.end)  # a read that overtook the report knows later lines only
+
+
+def _is_newer(head: Head, other: Head) -> bool:
+    # A task that was deleted and created anew has a later log.
+    return (head.log, head.version) > (other.log, other.version)
 
 
 def _cost(chunk: Chunk) -> int:
@@ -99,8 +105,8 @@ class LiveLogs(Generic[K, H]):
     async def head(self, key: K, read: Callable[[K], Awaitable[H]]) -> H:
         """The head as committed last; ``read`` asks the store if it is not here.
 
-        What was read is kept, unless a commit came in meanwhile: that one's head
-        is newer. (If entries were dropped meanwhile, that commit's may be among
+        What was read is kept, unless a commit was reported meanwhile whose head is
+        newer. (If entries were dropped meanwhile, that commit's may be among
         them, so nothing is kept.)
         """
         live = self._entries.get(key)
@@ -110,6 +116,8 @@ class LiveLogs(Generic[K, H]):
         head = await read(key)
         live = self._entries.get(key)
         if live is not None:
+            if _is_newer(head, live.head):
+                live.head = head
             return live.head
         if evictions == self._evictions:
             self._put(key, Live(head, head.last))
@@ -120,7 +128,7 @@ class LiveLogs(Generic[K, H]):
         live = self._take(key)
         if live is None:
             live = Live(head, head.last if chunk is None else chunk.first)
-        if head.version >= live.head.version:  # a read may have overtaken this report, and readers have seen it
+        if not _is_newer(live.head, head):  # a read may have overtaken this report, and readers have seen it
             live.head = head
         if chunk is not None:
             live.add(chunk, self._memory.task_bytes)

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 ID_ALPHABET = string.ascii_letters + string.digits
 ID_LENGTH = 16  # CONTRACTS A1; 95 bits, so ids cannot be guessed
-ID_PATTERN = re.compile(r"[A-Za-z0-9_.~-]{1,64}\Z")  # RFC 3986 "unreserved": never needs escaping in a URL
+# RFC 3986 "unreserved": never needs escaping in a URL. But "." and ".." have a meaning of their own in a path.
+ID_PATTERN = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.~-]{1,64}\Z")
 
 CANCELLED_CODE = 130  # what a shell reports of a command that was interrupted from the keyboard (128 + SIGINT)
 INTERRUPTED_CODE = 255  # what ssh reports when the other side is gone

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import orjson
+from typing import Any, TypeVar
 
 from taskserver.config import Settings
 from taskserver.dagmodel import (
-    NOT_MAPPED,
     Dag,
     DagTask,
     NewDag,
@@ -22,7 +19,7 @@ from taskserver.dagmodel import (
     RunState,
     RunStats,
     count_tasks,
-    last_tries,
+    result_values,
 )
 from taskserver.errors import DagNotFound, RunNotFound, TooLarge
 from taskserver.keys import Caller
@@ -31,6 +28,8 @@ from taskserver.model import MICROSECONDS, Chunk, NewTask, Place, Scope, Task, n
 from taskserver.store import RunChange, Store
 from taskserver.waiting import Look, Waits
 from taskserver.wakeup import Wakeup
+
+T = TypeVar("T")
 
 QUEUE_TOPIC = "queue"
 
@@ -64,8 +63,7 @@ class Runs:
         self._limits = settings.limits
         self._clock = clock
         self._live: LiveLogs[uuid.UUID, Run] = LiveLogs(store, settings.memory)
-        self._countings: dict[tuple[uuid.UUID, RunState, int], asyncio.Task[RunStats]] = {}
-        self._readings: dict[tuple[uuid.UUID, tuple[str, ...] | None], asyncio.Task[Results]] = {}
+        self._readings: dict[Hashable, asyncio.Task[Any]] = {}
 
     # --- dags ----------------------------------------------------------------------
 
@@ -256,48 +254,34 @@ class Runs:
         return await self._store.run_tasks(_see_run(caller, run, run.id).id)
 
     async def stats(self, caller: Caller, run: Run) -> RunStats:
-        """A run's tasks counted by state. Waiters that are told of the same end share one reading."""
+        """A run's tasks counted by state."""
         _see_run(caller, run, run.id)
-        key = (run.id, run.state, run.last)
-        counting = self._countings.get(key)
-        if counting is None:
-            counting = self._countings[key] = asyncio.create_task(self._count(run))
-            counting.add_done_callback(lambda _: self._countings.pop(key))
-        return await asyncio.shield(counting)
 
-    async def _count(self, run: Run) -> RunStats:
-        return count_tasks(await self._store.run_tasks(run.id))
+        async def read() -> RunStats:
+            return count_tasks(await self._store.run_tasks(run.id))
+
+        return await self._share(("stats", run.id, run.state, run.last), read)
 
     async def results(self, run: Run, wanted: tuple[str, ...] | None) -> Results:
         """The values of a finished run's tasks by task id, sorted; of ``wanted``, or (None) of those marked as results.
 
-        A mapped task's value is a list in order of the map index. Tasks that are
-        unknown, have not ended or have no value are left out. Waiters that are
-        told of the same end share one reading, so the answer must not be changed.
+        See ``dagmodel.result_values``. The answer is shared and must not be changed.
         """
-        key = (run.id, wanted)
+        task_ids = tuple(task.task_id for task in run.tasks if task.result) if wanted is None else wanted
+
+        async def read() -> Results:
+            return result_values(run, await self._store.run_tasks(run.id, task_ids)) if task_ids else {}
+
+        return await self._share(("results", run.id, task_ids), read)
+
+    async def _share(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What ``read`` answers; waiters that are told of the same end at the same moment share one reading."""
         reading = self._readings.get(key)
         if reading is None:
-            reading = self._readings[key] = asyncio.create_task(self._read_results(run, wanted))
+            reading = self._readings[key] = asyncio.create_task(read())
             reading.add_done_callback(lambda _: self._readings.pop(key))
-        return await asyncio.shield(reading)
-
-    async def _read_results(self, run: Run, wanted: tuple[str, ...] | None) -> Results:
-        if wanted is None:
-            wanted = tuple(task.task_id for task in run.tasks if task.result)
-        if not wanted:
-            return {}
-        mapped = {task.task_id for task in run.tasks if task.mapped}
-        values: dict[str, list[Any]] = {}
-        for task in last_tries(await self._store.run_tasks(run.id, wanted)):
-            if task.place is None or task.result is None:
-                continue
-            if task.place.map_index != NOT_MAPPED:
-                mapped.add(task.place.task_id)
-            value = orjson.loads(task.result)["data"]
-            if value is not None:
-                values.setdefault(task.place.task_id, []).append(value)
-        return {task_id: found if task_id in mapped else found[0] for task_id, found in values.items()}
+        answer: T = await asyncio.shield(reading)
+        return answer
 
     # --- plumbing ------------------------------------------------------------------
 

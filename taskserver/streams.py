@@ -80,8 +80,8 @@ def ndjson_end(task: Task) -> bytes:
 
 
 def sse_begin() -> bytes:
-    """When to come back after a broken connection."""
-    return b"retry: %d\n\n" % random.randint(*RETRY_MS)  # noqa: S311 - spreads clients, guards nothing
+    """When to come back after a broken connection; part of the first event, as some clients take it alone for one."""
+    return b"retry: %d\n" % random.randint(*RETRY_MS)  # noqa: S311 - spreads clients, guards nothing
 
 
 def sse_lines(chunks: Sequence[Chunk]) -> bytes:
@@ -92,7 +92,7 @@ def sse_lines(chunks: Sequence[Chunk]) -> bytes:
 
 def sse_idle() -> bytes:
     """A comment, so that proxies see that the connection lives."""
-    return b":\n\n"
+    return b":\n"
 
 
 def sse_end(task: Task) -> bytes:

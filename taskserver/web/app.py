@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from functools import wraps
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from taskserver.api.airflow import airflow_rooms
 from taskserver.api.docs import DOCS_ROUTES
@@ -14,7 +14,7 @@ from taskserver.api.health import health_room
 from taskserver.api.tasks import tasks_room
 from taskserver.config import Settings
 from taskserver.keys import Keys
-from taskserver.model import Scope, now_us
+from taskserver.model import Scope
 from taskserver.runs import Runs
 from taskserver.store import Change, RunChange, Store
 from taskserver.tasks import Tasks
@@ -70,9 +70,9 @@ def add_room(app: web.Application, room: Room) -> None:
         handler = _authenticated(room, route.handler, route.scope)
         for prefix in room.prefixes:
             if route.method == "GET":
-                app.router.add_get(prefix + route.path, handler, allow_head=True)
+                app.router.add_get(prefix + route.path, handler, allow_head=True, expect_handler=_expect)
             else:
-                app.router.add_route(route.method, prefix + route.path, handler)
+                app.router.add_route(route.method, prefix + route.path, handler, expect_handler=_expect)
 
 
 def _authenticated(room: Room, handler: Handler, scope: Scope | None) -> Handler:
@@ -87,6 +87,13 @@ def _authenticated(room: Room, handler: Handler, scope: Scope | None) -> Handler
         return await handler(request)
 
     return checked
+
+
+async def _expect(request: web.Request) -> None:
+    """Answer ``Expect: 100-continue``; what else a client may expect is ignored (RFC 9110, 10.1.1)."""
+    wanted = request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
+    if wanted and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 async def _running(app: web.Application) -> AsyncIterator[None]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from taskserver.config import MAX_HEADER_LENGTH, MAX_URL_LENGTH
@@ -88,7 +89,7 @@ def _as_failure(request: web.Request, error: Exception) -> TaskServerError:
         return TooLarge(f"the body is larger than {request.app[SERVICES].settings.limits.body_bytes} bytes")
     if isinstance(error, web.HTTPException):
         return BadRequest(error.reason)
-    if isinstance(error, web.RequestPayloadError):
+    if isinstance(error, (web.RequestPayloadError, HttpProcessingError)):
         return BadRequest("the body cannot be read: its encoding is broken")
     failure = InternalError("internal error; the server's log has the details")
     log.error("%s %s failed (%s)", request.method, request.path, failure.correlation_id, exc_info=error)

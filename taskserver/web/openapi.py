@@ -113,8 +113,12 @@ def _operation(room: Room, route: Route, path: str) -> dict[str, Any]:
 
 
 def _parameters(route: Route, path: str) -> Iterable[dict[str, Any]]:
+    known = {} if route.path_fields is None else route.path_fields.fields
     for name, _ in _VARIABLE.findall(path):
-        yield {"in": "path", "name": name, "required": True, "schema": {"type": "string", "minLength": 1}}
+        if name not in known:
+            yield {"in": "path", "name": name, "required": True, "schema": {"type": "string", "minLength": 1}}
+    if route.path_fields is not None:
+        yield {"in": "path", "schema": route.path_fields}
     if route.query is not None:
         yield {"in": "query", "schema": route.query}
     if route.headers is not None:
@@ -175,7 +179,7 @@ def _ways_to_fail(room: Room, route: Route) -> list[Failure]:
         ways += _WITH_KEY
         if route.method != "GET" and route.scope is not Scope.READ:
             ways.append(errors.StoreFull)
-    if route.query is not None or route.headers is not None:
+    if any(schema is not None for schema in (route.path_fields, route.query, route.headers)):
         ways += room.bad_query
     if route.body is not None or route.body_types:
         ways += room.bad_body

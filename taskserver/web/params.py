@@ -7,6 +7,7 @@ same question pay for its validation once.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from taskserver.errors import BadBody, BadJson, BadParameter, TooLarge, Unsuppor
 from taskserver.web.context import services
 
 QUERIES_REMEMBERED = 4096
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -43,6 +45,15 @@ class QueryInteger(Integer):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         number = int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
         return super()._deserialize(number, attr, data, **kwargs)
+
+
+class Flag(fields.Boolean):
+    """``true`` or ``false`` in a body; a number or a text that might mean one of them is a mistake there."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValidationError("must be true or false")
+        return value
 
 
 def body_text(max_length: int, min_length: int | None = None, **kwargs: Any) -> fields.String:
@@ -127,25 +138,38 @@ async def body(request: web.Request, schema: Schema) -> dict[str, Any]:
 
 async def read_json(request: web.Request) -> Any:
     """The JSON body, whatever it holds; ``{}`` if there is none."""
-    content_type = declared_type(request)
+    content_type = declared_type(request) if request.body_exists else None
     if content_type is not None and content_type != "application/json" and not content_type.endswith("+json"):
         raise UnsupportedMediaType(f"the body must be application/json, not {content_type}")
     data = await read_body(request)
     if not data.strip():
         return {}
     try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        # orjson makes floats of integers that it has no room for; json keeps them, so that they can be refused.
+        return json.loads(data, parse_constant=_no_constant) if _LONG_NUMBER.search(data) else orjson.loads(data)
+    except (ValueError, RecursionError) as error:
         raise BadJson(f"the body is not JSON: {error}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 async def read_body(request: web.Request) -> bytes:
     """The whole body, within the limit. Raises TooLarge."""
+    check_encoding(request)
     limit = services(request).settings.limits.body_bytes
     if request.content_length is not None and request.content_length > limit:
         raise TooLarge(f"the body is larger than {limit} bytes")
     # aiohttp counts while it reads (after decompression too) and gives up at client_max_size, which is the same limit.
     return await request.read()
+
+
+def check_encoding(request: web.Request) -> None:
+    """Raise UnsupportedMediaType for a compressed body: one that is cut off would look whole, and lose lines."""
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"the body must not be compressed (Content-Encoding: {encoding})")
 
 
 def declared_type(request: web.Request) -> str | None:

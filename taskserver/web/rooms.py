@@ -66,6 +66,7 @@ class Route:
 
     Attributes:
         scope: what a key needs for it; None if it needs no key.
+        path_fields: the schema of those variables of its path that are not only looked up.
         query: the schema that validates its query.
         headers: the request headers that matter.
         body: the schema that validates its JSON body.
@@ -79,6 +80,7 @@ class Route:
     path: str
     handler: Handler
     scope: Scope | None
+    path_fields: Schema | None = None
     query: Schema | None = None
     headers: Schema | None = None
     body: Schema | None = None

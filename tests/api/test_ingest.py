@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from typing import Any
 
 import pytest
@@ -270,13 +269,11 @@ class TestLimits:
         refused(answer, 413, 1010, "10 bytes")
         assert await small.lines(task_id) == [line]
 
-    @pytest.mark.xfail(strict=True, reason="from_text counts the carriage return, which is not part of the line")
     async def test_how_a_line_ends_does_not_count(self, small: Api) -> None:
         task_id = await small.create()
         answer = await send(small, task_id, b"0123456789\r\n")
         assert answer.status == 200
 
-    @pytest.mark.xfail(strict=True, reason="from_text counts the bytes that came, not those of the line as UTF-8")
     async def test_replacement_characters_count_as_what_they_are(self, small: Api) -> None:
         refused(await send(small, await small.create(), b"\xff" * 10), 413, 1010, "10 bytes")
 
@@ -316,37 +313,16 @@ class TestLimits:
 
 
 class TestCompression:
-    @pytest.mark.parametrize(("name", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-    async def test_a_compressed_body_is_read(self, api: Api, name: str, compress: Any) -> None:
-        task_id = await api.create()
-        answer = await send(api, task_id, compress(b"a\nb\n"), headers={"Content-Encoding": name})
-        assert answer.json["last"] == 2
-        assert await api.lines(task_id) == ["a", "b"]
+    """A compressed body that was cut off would look whole, and lose lines; so none is taken."""
 
-    async def test_it_may_not_grow_beyond_the_limit(self, api: Api) -> None:
+    @pytest.mark.parametrize("name", ["gzip", "deflate", "br", "GZIP"])
+    @pytest.mark.parametrize("data", [gzip.compress(b"a\nb\n"), b"this is no gzip"], ids=["good", "nonsense"])
+    async def test_a_compressed_body_is_refused(self, api: Api, name: str, data: bytes) -> None:
         task_id = await api.create()
-        bomb = gzip.compress(b"x\n" * 16 * MIB)
-        refused(await send(api, task_id, bomb, headers={"Content-Encoding": "gzip"}), 413, 1010, str(8 * MIB))
+        refused(await send(api, task_id, data, headers={"Content-Encoding": name}), 415, 87, name)
         assert (await api.task(task_id))["last"] == 0
 
-    @pytest.mark.parametrize(
-        "data",
-        [
-            pytest.param(
-                b"this is no gzip",
-                marks=pytest.mark.xfail(strict=True, reason="aiohttp's ContentEncodingError is taken for a bug: 500"),
-            ),
-            pytest.param(
-                gzip.compress(b"".join(b"%d\n" % number for number in range(1000)))[:-20],
-                marks=pytest.mark.xfail(
-                    strict=True, reason="aiohttp does not see that the gzip stream has no end: 200"
-                ),
-            ),
-        ],
-        ids=["nonsense", "cut off"],
-    )
-    async def test_a_broken_one_is_a_bad_request(self, api: Api, data: bytes) -> None:
+    async def test_identity_is_no_compression(self, api: Api) -> None:
         task_id = await api.create()
-        answer = await send(api, task_id, data, headers={"Content-Encoding": "gzip"})
-        refused(answer, 400, answer.json.get("code"))
-        assert (await api.task(task_id))["last"] == 0
+        await send(api, task_id, b"a\n", headers={"Content-Encoding": "identity"})
+        assert await api.lines(task_id) == ["a"]

@@ -25,6 +25,7 @@ FIELDS: dict[str, Any] = {
     "finished_at": (str, type(None)),
     "lease": (float, type(None)),
     "cancel_requested": bool,
+    "run": (dict, type(None)),
     "result": (dict, type(None)),
     "output": list,
 }

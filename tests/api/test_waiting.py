@@ -165,9 +165,11 @@ async def test_an_expired_key_ends_its_waits(admin: Api) -> None:
 
 
 @BOTH
-async def test_a_wait_that_loses_its_wakeup_looks_again_by_itself(serve: Serve, path: str) -> None:
+async def test_a_wait_that_loses_its_wakeup_looks_again_by_itself(
+    serve: Serve, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api = await serve(Settings(timing=Timing(reread=0.05)))
-    api.services.store.listen(lambda changes: None)  # from here on nobody is told anything
+    monkeypatch.setattr(api.services.wakeup, "publish", lambda topics: None)  # from here on nobody is woken
     task_id = await api.create()
     async with api.waiting(path.format(task_id), wait=LONGEST[path]) as waiting:
         await api.finish(task_id, output=["a"])

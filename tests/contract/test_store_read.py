@@ -64,9 +64,6 @@ class TestRead:
             1,
             pytest.param(
                 0,
-                marks=pytest.mark.xfail(
-                    strict=True, reason="SqliteStore.read looks at the size before the first chunk"
-                ),
             ),
         ],
     )

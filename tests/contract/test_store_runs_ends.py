@@ -41,7 +41,14 @@ class TestFinishing:
         run = await claimed(store)
         changes.take_runs()
         ended = await finish(store, run, RunState.FAILED, "no disk")
-        assert ended == replace(run, state=RunState.FAILED, error="no disk", finished_at=END, lease_expires_at=None)
+        assert ended == replace(
+            run,
+            version=run.version + 1,
+            state=RunState.FAILED,
+            error="no disk",
+            finished_at=END,
+            lease_expires_at=None,
+        )
         assert await store.get_run(run.id) == ended
         assert changes.take_runs() == [RunChange(ended)]
         assert await store.expire_runs(NOW + 10 * LEASE * SECOND) == []

@@ -95,20 +95,11 @@ def test_a_json_body_of_unknown_length_beyond_the_limit(server: Server, task: st
         refused(client.answer(), 413, 1010, f"{MAX_BODY} bytes")
 
 
-def test_a_body_that_unpacks_beyond_the_limit(server: Server, task: str) -> None:
-    bomb = gzip.compress(b"a\n" * 10 * MAX_BODY)
-    assert len(bomb) < MAX_BODY / 10
-    length = f"Content-Length: {len(bomb)}"
-    answer = ask(server, "POST", f"/v1/tasks/{task}/output", "Content-Encoding: gzip", length, body=bomb)
-    refused(answer, 413, 1010, f"{MAX_BODY} bytes")
-
-
-def test_a_compressed_body_within_the_limits(server: Server) -> None:
-    uid = server.new_task()
-    body = gzip.compress("one\ntwo – zwei\n".encode())
-    length = f"Content-Length: {len(body)}"
-    assert ask(server, "POST", f"/v1/tasks/{uid}/output", "Content-Encoding: gzip", length, body=body).status == 200
-    assert server.get(f"/v1/tasks/{uid}").json["output"] == ["one", "two – zwei"]
+def test_a_compressed_body_is_refused_whatever_it_holds(server: Server, task: str) -> None:
+    for body in (gzip.compress(b"one\ntwo\n"), gzip.compress(b"a\n" * 10 * MAX_BODY), b"this is no gzip"):
+        length = f"Content-Length: {len(body)}"
+        answer = ask(server, "POST", f"/v1/tasks/{task}/output", "Content-Encoding: gzip", length, body=body)
+        refused(answer, 415, 87, "gzip")
 
 
 @pytest.mark.parametrize("form", ["text", "json", "ndjson", "finish"])
@@ -176,13 +167,6 @@ def test_broken_chunks(server: Server, task: str) -> None:
     with Raw(server) as client:
         client.ask("POST", f"/v1/tasks/{task}/output", CHUNKED)
         assert client.send(b"no length\r\nline\n\r\n0\r\n\r\n").answer().status == 400
-
-
-def test_a_body_that_does_not_unpack(server: Server, task: str) -> None:
-    answer = ask(
-        server, "POST", f"/v1/tasks/{task}/output", "Content-Encoding: gzip", "Content-Length: 5", body=b"line\n"
-    )
-    refused(answer, 400, 1032)
 
 
 @pytest.mark.parametrize("credential", ["Key é" + "x" * 42, "Key \udcff\udcfe", "Key", "Basic eDp5"])

@@ -11,7 +11,8 @@ from tests.server import Server
 
 LIMIT = 20.0  # seconds for any answer
 WORK = "work"  # the task of each run
-ENDED, CHANGED = "ended", "changed"  # dags: one to look at, one whose runs are changed
+ENDED, WORKED, CHANGED = "ended", "worked", "changed"  # dags: to look at, for runs to work on, to replace and trigger
+SHARED = 4  # so many changes meet the same thing: the later ones find what the first have made of it
 
 
 class Things:
@@ -20,10 +21,12 @@ class Things:
     def __init__(self, server: Server) -> None:
         self.url = server.url
         self.session = requests.Session()
-        self.session.headers.update(server.headers)
+        self.headers = {"Authorization": f"Bearer {server.key}"}  # as all rooms take it
         self.secrets = {"username": "admin", "password": server.key}
         self._numbers = itertools.count()
-        for dag in (ENDED, CHANGED):
+        self._changes = 0
+        self._fresh: dict[str, str] = {}
+        for dag in (ENDED, WORKED, CHANGED):
             shown = self._ask("PUT", f"/v1/dags/{dag}", {"tasks": [{"task_id": WORK, "result": True}]})
             self.secrets["config_id"] = shown["config_id"]
         self._ended = self._new_run(ENDED)
@@ -36,13 +39,11 @@ class Things:
         self.session.close()
 
     def named(self, method: str, path: str) -> dict[str, str]:
-        """Path parameters that name what exists: what has ended for reads and waits, so that they end, else what is new."""
+        """Path parameters that name what exists: for reads and waits what has ended, so that they end too."""
         if path.startswith("/v1/keys/"):
             return {"id": self._ask("POST", "/v1/keys", {"name": f"key{next(self._numbers)}"})["id"]}
         reads = method == "GET" or path.endswith("/wait")
-        thing = self._ended if reads else self._new_run(CHANGED)
-        if method == "DELETE" and path.startswith("/v1/tasks/"):
-            self._ask("POST", f"/v1/tasks/{thing['task']}/finish", {})
+        thing = self._ended if reads else self._to_change(method)
         return {
             "id": thing["task" if path.startswith(("/v1/tasks/", "/v1/experimental/")) else "run"],
             "dag_id": ENDED if reads else CHANGED,
@@ -51,6 +52,16 @@ class Things:
             "try_number": "1",
             "file": "docs.js",
         }
+
+    def _to_change(self, method: str) -> dict[str, str]:
+        if method == "DELETE":
+            thing = self._new_run(WORKED)
+            self._ask("POST", f"/v1/tasks/{thing['task']}/finish", {})
+            return thing
+        if self._changes % SHARED == 0:
+            self._fresh = self._new_run(WORKED)
+        self._changes += 1
+        return self._fresh
 
     def _new_run(self, dag: str) -> dict[str, str]:
         """A claimed run with a running task; its claim is the secret of that name from now on."""
@@ -62,6 +73,6 @@ class Things:
         return {"run": run["id"], "name": run["run_id"], "task": task["id"]}
 
     def _ask(self, method: str, path: str, body: Any) -> Any:
-        answer = self.session.request(method, self.url + path, json=body, timeout=LIMIT)
+        answer = self.session.request(method, self.url + path, json=body, headers=self.headers, timeout=LIMIT)
         assert answer.ok, answer.text
         return answer.json()

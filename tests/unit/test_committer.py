@@ -233,9 +233,6 @@ async def test_closing_commits_what_waits_and_refuses_what_comes(scene: Scene) -
     await scene.committer.close()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_deliver stops at a report that raises, and all callers of the group wait for ever"
-)
 async def test_a_listener_that_fails_does_not_keep_callers_waiting(scene: Scene) -> None:
     def broken(changes: Sequence[int]) -> None:
         raise RuntimeError("a bug of the listener's")

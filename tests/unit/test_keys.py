@@ -184,7 +184,6 @@ class TestRevoke:
         with pytest.raises(KeyNotFound):
             await keys.revoke("none")
 
-    @pytest.mark.xfail(strict=True, reason="two first requests at once make two Callers; revoke finds one of them")
     async def test_it_reaches_every_request_of_a_key_whose_first_ones_came_at_once(self, keys: Keys) -> None:
         key, secret = await keys.issue("ci", [Scope.READ])
         callers = await asyncio.gather(*(keys.verify(secret) for _ in range(5)))
@@ -193,7 +192,6 @@ class TestRevoke:
             with pytest.raises(BadCredential):
                 who.check()
 
-    @pytest.mark.xfail(strict=True, reason="a Caller that VERIFIED_KEYS pushed out is not found by revoke")
     async def test_it_reaches_those_who_are_not_remembered_any_more(
         self, keys: Keys, wakeup: LocalWakeup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -207,9 +205,6 @@ class TestRevoke:
         with pytest.raises(BadCredential):
             who.check()
 
-    @pytest.mark.xfail(
-        strict=True, reason="a key that was read before its revocation is remembered after it as valid, for ever"
-    )
     async def test_it_beats_a_look_up_that_is_under_way(
         self, keys: Keys, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -15,6 +15,7 @@ from taskserver.web.params import declared_type, read_body
 from taskserver.web.validation import load, load_body
 
 LOGIN = LoginBody()
+SCHEMES = ("bearer", "key")  # Airflow's, and the one of our other rooms (A3)
 FORM_FIELDS = frozenset(LOGIN.fields)
 
 
@@ -40,6 +41,6 @@ async def authenticate(request: web.Request) -> Caller:
     """``Authorization: Bearer`` and a token or an API key. Raises NoCredential, TokenExpired, BadCredential."""
     scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
     credential = credential.strip()
-    if scheme.lower() == "bearer" and credential:
+    if scheme.lower() in SCHEMES and credential:
         return await services(request).tokens.verify(credential)
     raise NoCredential("send a token: Authorization: Bearer XXXX")

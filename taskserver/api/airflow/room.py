@@ -6,7 +6,6 @@ from taskserver import errors
 from taskserver.api.airflow import dags, described, logs, runs
 from taskserver.api.airflow.answers import FORM, NDJSON, NotAcceptable, refuse, refuse_login
 from taskserver.api.airflow.auth import LOGIN, authenticate, create_token
-from taskserver.api.airflow.schemas import LogHeaders
 from taskserver.api.airflow.wait import WAIT_QUERY, Waiting
 from taskserver.model import Scope
 from taskserver.web.failures import Unprocessable
@@ -59,7 +58,7 @@ def airflow_rooms() -> tuple[Room, Room]:
                 body=LOGIN,
                 body_types=(FORM,),
                 answers=(Answer(201, described.Token()),),
-                fails=(errors.BadParameter, errors.BadCredential),
+                fails=(errors.BadParameter, errors.BadCredential, errors.StoreUnavailable),
             ),
         ),
         authenticate,
@@ -129,8 +128,8 @@ def _routes() -> tuple[Route, ...]:
             RUN_PATH + "/taskInstances/{task_id}/logs/{try_number}",
             logs.get_log,
             Scope.READ,
+            path_fields=logs.LOG_PATH,
             query=logs.LOG_QUERY,
-            headers=LogHeaders(),
             answers=(
                 Answer(
                     schema=described.Log(),

@@ -57,7 +57,7 @@ class JsonObject(Worded, fields.Dict):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         value = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
         try:
-            return dumps(value)
+            return dumps([value])[1:-1]  # it will stand inside another value
         except TypeError:  # JSON can be nested deeper than our encoder goes
             raise _value_error("is nested too deeply") from None
 
@@ -221,11 +221,3 @@ class LogPath(WordedSchema):
     """The part of ``…/logs/{try_number}`` that is not just looked up."""
 
     try_number = WholeNumber(required=True, validate=AtLeast(0))
-
-
-class LogHeaders(WordedSchema):
-    """``GET …/logs/{try_number}``"""
-
-    accept = fields.String(
-        data_key="Accept", metadata={"description": "`application/json` (the default) or `application/x-ndjson`."}
-    )

@@ -47,7 +47,7 @@ def run_shape(run: Run) -> dict[str, Any]:
         "state": _STATES[run.state],
         "triggered_by": TRIGGERED_BY,
         "triggering_user_name": run.triggered_by or None,
-        "conf": orjson.loads(run.conf),
+        "conf": orjson.Fragment(run.conf),  # JSON already; parsed, it could be nested too deeply for the encoder
         "note": run.note,
         "dag_versions": [],
         "bundle_version": None,

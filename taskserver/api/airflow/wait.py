@@ -61,6 +61,8 @@ class Waiting:
                 audience.add(stream)
                 await _follow(stream, audience, wait, interval)
             except ConnectionError:
+                if request.transport is not None:
+                    request.transport.close()  # behind what is written, and before anybody ends the body
                 raise
             except Exception as error:  # the run or the key is gone, or the store has failed
                 if not isinstance(error, TaskServerError):

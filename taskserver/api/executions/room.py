@@ -32,7 +32,7 @@ ROUTES = (
         Scope.WRITE,
         body=NEW_EXECUTION,
         answers=(Answer(201, described.Execution()),),
-        fails=(ConfigNotFound, Unprocessable),
+        fails=(ConfigNotFound,),
     ),
     Route(
         "GET",
@@ -49,7 +49,7 @@ ROUTES = (
         Scope.READ,
         body=WAIT,
         answers=(Answer(schema=described.WaitResult()),),
-        fails=(errors.RunNotFound, Unprocessable, errors.TooManyWaiters, errors.Draining),
+        fails=(errors.RunNotFound, errors.TooManyWaiters, errors.Draining),
     ),
     Route(
         "GET",
@@ -62,7 +62,7 @@ ROUTES = (
             Answer(types=(SSE.content_type,)),
             Answer(204, about="To the reconnect of an `EventSource` that has seen the end."),
         ),
-        fails=(errors.RunNotFound, Unprocessable, errors.TooManyWaiters),
+        fails=(errors.RunNotFound, errors.TooManyWaiters),
     ),
     Route(
         "GET",
@@ -71,7 +71,7 @@ ROUTES = (
         Scope.READ,
         query=LINEAGE_QUERY,
         answers=(Answer(schema=described.Lineage()),),
-        fails=(errors.RunNotFound, Unprocessable),
+        fails=(errors.RunNotFound,),
     ),
 )
 
@@ -90,6 +90,8 @@ def executions_room() -> Room:
         about="Runs as executions: create them, wait for them, follow their events.",
         error=described.Failure(),
         security=API_KEY_SECURITY,
+        bad_query=(Unprocessable,),
+        bad_body=(Unprocessable, errors.UnsupportedMediaType, errors.TooLarge),
     )
 
 

@@ -19,11 +19,13 @@ from taskserver.errors import BadBody, BadJson, Draining, TaskServerError, TooLa
 from taskserver.model import MICROSECONDS, Lines, Stream, now_us
 from taskserver.store import Appended
 from taskserver.web.context import caller, services
-from taskserver.web.params import body, declared_type, read_body
+from taskserver.web.params import body, check_encoding, declared_type, read_body
 
 TEXT, NDJSON, JSON = "text/plain", "application/x-ndjson", "application/json"
 LINES_BODY = LinesBody()
 STREAMS = {"stdout": Stream.STDOUT, "stderr": Stream.STDERR}
+MOST_GROWTH = 3  # a byte that is not UTF-8 becomes U+FFFD, which has three
+ROW_GROWTH, ROW_ROOM = 6, 1024  # an NDJSON row has up to six bytes for one (as \u0000), and what is around the text
 LIVE_LOOK = 0.5  # how often a quiet live body looks after its key: a revoked one must end within a second
 RENEWALS = 3  # an open live body is a sign of life: so often it renews the lease in the lease's time
 
@@ -43,6 +45,7 @@ async def receive(request: web.Request, task_id: str, first: int | None) -> Appe
     if decode is None:
         raise UnsupportedMediaType(f"the body must be {TEXT}, {NDJSON} or {JSON}, not {content_type}")
     if request.content_length is None and request.body_exists:
+        check_encoding(request)
         return await _receive_live(request, task_id, first, decode, limit)
     return await tasks.append(caller(request), task_id, decode(await read_body(request), limit), first)
 
@@ -60,11 +63,12 @@ async def _receive_live(request: web.Request, task_id: str, first: int | None, d
     lease = (await tasks.heartbeat(who, task_id)).lease_us
     renew_every = float("inf") if lease is None else lease / MICROSECONDS / RENEWALS
     rest = b""
+    longest = limit if decode is from_text else limit * ROW_GROWTH + ROW_ROOM
     try:
         while True:
             data = await _next_data(request, task_id, renew_every)
             whole, rest = _cut_at_newline(rest + data) if data else (rest, b"")
-            if len(rest) > limit:
+            if len(rest.removesuffix(b"\r")) > longest:
                 raise TooLarge(f"a line is longer than {limit} bytes")
             if whole:
                 done = await tasks.append(who, task_id, decode(whole, limit), None if first is None else done.last)
@@ -89,8 +93,10 @@ async def _next_data(request: web.Request, task_id: str, renew_every: float) -> 
             caller(request).check()
             if services(request).waits.draining:
                 raise Draining("the server is shutting down; go on at `last` when it is back")
-            if loop.time() >= renew_at:
-                await services(request).tasks.heartbeat(caller(request), task_id)
+            tasks, who = services(request).tasks, caller(request)
+            # A heartbeat to a task that has ended is refused, and so ends the body.
+            if loop.time() >= renew_at or (await tasks.get(who, task_id)).finished:
+                await tasks.heartbeat(who, task_id)
                 renew_at = loop.time() + renew_every
         return reading.result()
     finally:
@@ -114,9 +120,11 @@ def from_texts(texts: list[str], limit: int) -> Lines:
 
 def from_text(data: bytes, limit: int) -> Lines:
     """Lines of raw output."""
-    if len(data) > limit and max(map(len, data.split(b"\n"))) > limit:
-        raise TooLarge(f"a line is longer than {limit} bytes")
-    return encode_lines(split_text(data), now_us())
+    texts = split_text(data)
+    if len(data) * MOST_GROWTH > limit:
+        for number, text in enumerate(texts):
+            _check_length(text, number, limit)
+    return encode_lines(texts, now_us())
 
 
 def from_ndjson(data: bytes, limit: int) -> Lines:
@@ -147,11 +155,15 @@ def _record(row: bytes, number: int, now: int, limit: int) -> tuple[str, int, St
 
 
 def _check_text(text: str, number: int, limit: int) -> None:
+    _check_length(text, number, limit)
+    if "\n" in text:
+        raise BadBody(f"line {number} of the body holds a newline; send two lines")
+
+
+def _check_length(text: str, number: int, limit: int) -> None:
     # Four bytes a character at most: most lines need not be encoded to know that they fit.
     if len(text) * 4 > limit and len(text.encode()) > limit:
         raise TooLarge(f"line {number} of the body is longer than {limit} bytes")
-    if "\n" in text:
-        raise BadBody(f"line {number} of the body holds a newline; send two lines")
 
 
 _DECODERS: dict[str, Decode] = {TEXT: from_text, NDJSON: from_ndjson}

@@ -107,12 +107,21 @@ def _last_event(header: str) -> tuple[int, bool]:
 
 
 def _format(request: web.Request, wanted: str | None) -> str:
-    """``?format=`` if given, else the first type in ``Accept`` that we have, else JSON."""
+    """``?format=`` if given, else what ``Accept`` gives the most weight (RFC 9110, 12.5.1), else JSON."""
     if wanted is not None:
         return wanted
+    names = {media_type: name for name, media_type in FORMATS.items()} | {"*/*": "json"}
+    best, best_weight = "json", 0.0
     for item in request.headers.get("Accept", "").split(","):
-        media_type = item.partition(";")[0].strip().lower()
-        for name, offered in FORMATS.items():
-            if media_type == offered:
-                return name
-    return "json"
+        media_type, *parameters = (part.strip().lower() for part in item.split(";"))
+        weight = next((_weight(part[2:]) for part in parameters if part.startswith("q=")), 1.0)
+        if media_type in names and weight > best_weight:
+            best, best_weight = names[media_type], weight
+    return best
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -48,7 +48,10 @@ async def _task_parts(head: bytes, page: Page, pages: AsyncIterator[Page]) -> As
 async def list_tasks(request: web.Request) -> web.StreamResponse:
     """Tasks, newest first, a page at a time."""
     args = await query(request, LIST_QUERY)
-    labels = dict(label.split("=", 1) for label in args["label"])
+    wanted = {tuple(label.split("=", 1)) for label in args["label"]}
+    labels = dict(wanted)
+    if len(labels) < len(wanted):  # one label cannot have two values
+        return json_answer({"tasks": [], "cursor": None})
     state = None if args["state"] is None else TaskState(args["state"])
     where = TaskFilter(state=state, name=args["name"], labels=labels)
     # One more than asked for tells whether there is a next page.

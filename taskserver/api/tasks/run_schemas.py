@@ -19,7 +19,7 @@ from taskserver.config import (
     MAX_OUTPUT_WAIT,
     MAX_RETRIES,
 )
-from taskserver.web.params import Integer, QueryInteger, body_text, encodable
+from taskserver.web.params import Flag, Integer, QueryInteger, body_text, encodable
 
 # Airflow's rule for the ids of dags and tasks, but for "." and "..": in a URL they mean another path.
 KEY = re.compile(r"(?!\.{1,2}\Z)[\w.-]{1,250}\Z")
@@ -36,8 +36,8 @@ class DagTaskBody(Schema):
     """One of a dag's tasks."""
 
     task_id = key_field(required=True)
-    result = fields.Boolean(load_default=False)
-    mapped = fields.Boolean(load_default=False)
+    result = Flag(load_default=False)
+    mapped = Flag(load_default=False)
 
 
 class DagBody(Schema):

@@ -152,7 +152,10 @@ class GroupCommitter:
 
     def _deliver(self, jobs: list[_Job], changes: list[Any]) -> None:
         if changes:
-            self._report(changes)
+            try:
+                self._report(changes)
+            except Exception:  # a bug of the listener's must not leave the callers waiting: their changes are durable
+                log.exception("the report of a commit failed")
         for job in jobs:
             if job.future.done():  # its caller has left
                 continue

@@ -34,7 +34,7 @@ class Airflow:
 
     async def ask(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Answer:
         """Any request below ``/api/v2``, or of ``/auth``; see ``Api.ask``."""
-        prefix = "" if path.startswith(("/auth", "//")) else V2
+        prefix = "" if path.startswith("/auth") else V2
         return await self.api.under(prefix).ask(method, path, headers={**self.headers, **(headers or {})}, **more)
 
     async def json(self, method: str, path: str, *, status: int = 200, **more: Any) -> Any:
@@ -68,7 +68,7 @@ class Airflow:
         listed = [{"task_id": task_id, "result": True, "mapped": task_id in mapped} for task_id in tasks]
         await self.api.json("PUT", f"/dags/{dag_id}", body={"tasks": listed})
 
-    async def trigger(self, dag_id: str = DAG, **wish: Any) -> Any:
+    async def trigger(self, dag_id: str = DAG, /, **wish: Any) -> Any:
         """A new run."""
         return await self.json("POST", f"/dags/{dag_id}/dagRuns", body={"logical_date": None, **wish})
 
@@ -180,16 +180,22 @@ class Lines:
         """Read until the connection breaks: an orderly end is a mistake. What came before."""
         seen = []
         try:
-            async for line in self:
-                seen.append(line)
-        except (ClientPayloadError, ConnectionError):
+            while True:
+                seen.append(await self.next())
+        except StopAsyncIteration:
+            raise AssertionError(f"the stream has ended in order, behind {seen}") from None
+        except (ClientPayloadError, ConnectionError, RuntimeError):  # the last is aiohttp's word for a closed one
             return seen
-        raise AssertionError(f"the stream has ended in order, behind {seen}")
 
 
 def path_of(run_id: str, dag_id: str = DAG) -> str:
     """A run's path below ``/api/v2``, with its ids percent-encoded."""
-    return f"/dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}"
+    return f"/dags/{encoded(dag_id)}/dagRuns/{encoded(run_id)}"
+
+
+def encoded(name: str) -> str:
+    """An id as a segment of a path; dots too, since clients take ``..`` for a way up."""
+    return quote(name, safe="").replace(".", "%2E")
 
 
 def shown(answer: Answer, status: int = 200) -> Any:

@@ -6,12 +6,13 @@ import asyncio
 import json
 import time
 import uuid
+from typing import Any
 
 import pytest
 from aiohttp import ClientPayloadError
 
 from taskserver.config import Limits, Settings, Timing
-from taskserver.model import Scope
+from taskserver.model import Scope, Task
 from tests.api.executions.conftest import Serve
 from tests.api.executions.conversation import JSON, LIMIT, Api, Work, refused
 
@@ -127,6 +128,26 @@ async def test_all_who_wait_are_told(api: Api) -> None:
         await work.finish("success")
         answers = await asyncio.wait_for(asyncio.gather(one, two, three), LIMIT)
     assert [answer.json["status"] for answer in answers] == ["completed"] * 3
+
+
+async def test_all_who_are_told_at_once_share_one_counting(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    execution_id = await api.create()
+    work = await api.claim()
+    await work.done("load")
+    read = api.services.store.run_tasks
+    readings = []
+
+    async def counted(*arguments: Any) -> list[Task]:
+        readings.append(arguments)
+        return await read(*arguments)
+
+    waiting = [asyncio.ensure_future(api.ask("POST", f"/{execution_id}/wait")) for _ in range(50)]
+    await api.waits(50)
+    monkeypatch.setattr(api.services.store, "run_tasks", counted)
+    await work.finish("success")
+    answers = await asyncio.wait_for(asyncio.gather(*waiting), LIMIT)
+    assert {answer.json["stats"]["completed_messages"] for answer in answers} == {1}
+    assert len(readings) == 1
 
 
 async def test_the_end_of_another_execution_ends_no_wait(api: Api) -> None:
