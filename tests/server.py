@@ -221,7 +221,9 @@ class Server:
         said = b""
         # Read from the descriptor: what a file object has buffered select does not see.
         pipe = self.process.stdout.fileno()
-        while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        ready = select.poll()  # unlike select() it knows file descriptors beyond 1,023
+        ready.register(pipe, select.POLLIN)
+        while ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
             data = os.read(pipe, 65536)
             said += data
             for line in said.decode().splitlines(keepends=True):

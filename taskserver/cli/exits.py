@@ -52,6 +52,7 @@ Exit codes of their own have:
   78   there is no API key to be found
   124  wait: the time is over
   130  Ctrl-C
+  141  the reader of the output has left
 run, tail and wait otherwise exit with the task's code.
 """
 

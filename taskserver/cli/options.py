@@ -21,7 +21,7 @@ from taskserver.model import ID_PATTERN
 option = partial(click.option, show_default=True, show_envvar=True)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
-_DURATION = re.compile(r"(\d{1,9})([smhdw]?)")
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw]?)")
 
 F = TypeVar("F", bound=Callable[..., Any])
 

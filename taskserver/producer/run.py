@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from taskserver.client import TaskClient
 from taskserver.config import MIB
 from taskserver.model import now_us
+from taskserver.producer.advice import Left, advice
 from taskserver.producer.lines import LineCutter
 from taskserver.producer.process import CannotStart, Exit, Process, Source, start_on_pipes, start_on_terminal
 from taskserver.producer.pump import Pump, Stop
@@ -224,14 +222,6 @@ class _Run:
             self._spool.keep()
         if sender.finished or sender.over:
             return
-        url, send = self._client.task_url(task_id), 'curl --fail-with-body -H "Authorization: Key $TASKSERVER_KEY"'
-        self._say(f"the server has not been told that the command ended (code {end.code})")
-        if lines:
-            self._say(f"the lines that it did not take ({lines}) are kept in {self._spool.path}; to send them:")
-            target = shlex.quote(f"{url}/output?first={sender.first}")
-            self._say(
-                f"  {send} -H 'Content-Type: application/x-ndjson' -T - {target} < {shlex.quote(str(self._spool.path))}"
-            )
-        self._say("to end the task:")
-        word = shlex.quote(orjson.dumps({"code": end.code, "error": end.error}).decode())
-        self._say(f"  {send} -H 'Content-Type: application/json' -d {word} {shlex.quote(url + '/finish')}")
+        left = Left(self._spool.path, sender.first, lines, sender.unanswered)
+        for line in advice(self._client.task_url(task_id), left, end):
+            self._say(line)

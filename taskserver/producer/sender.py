@@ -56,6 +56,8 @@ class Sender:
         self._away = False
         self.first = 0
         """The number of the next line to send."""
+        self.unanswered = 0
+        """How many lines from there on have been sent, without an answer as yet."""
         self.heard_at = time.monotonic()
         self.finished = self.over = self.refused = False
 
@@ -92,6 +94,7 @@ class Sender:
     # --- one call each -------------------------------------------------------------
 
     async def _append(self, batch: Batch) -> None:
+        self.unanswered = batch.lines
         try:
             done = await self._call(partial(self._client.append_ndjson, self._task_id, batch.data, first=self.first))
         except ApiError as error:
@@ -100,10 +103,10 @@ class Sender:
                 return
             # These lines stand nowhere, or the repeat would have been recognised: they go behind what does.
             self._say(f"the task's output is not as this command left it: {error.message}; going on at the end")
-            self.first = error.payload["last"]
+            self.first, self.unanswered = error.payload["last"], 0
             return
         self._spool.take(batch)
-        self.first = done.last
+        self.first, self.unanswered = done.last, 0
         if done.cancel_requested:
             self._on_cancel()
 

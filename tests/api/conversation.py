@@ -123,6 +123,13 @@ class Api:
         await self.finish(task_id, output=texts, **word)
         return task_id
 
+    async def sealed(self) -> None:
+        """Return once the server has sealed all that has ended."""
+        for _ in range(10_000):
+            if not await self.services.store.unsealed(1):
+                return
+        raise AssertionError("the sealer has not come to its end")
+
     # --- looking -----------------------------------------------------------------------
 
     async def task(self, task_id: str, **query: Any) -> Any:

@@ -37,7 +37,7 @@ async def fill(api: Api, *, finish: bool = True) -> str:
 async def test_a_whole_output_is_one_answer(api: Api, sealed: bool) -> None:
     task_id = await fill(api)
     if sealed:
-        await api.services.store.seal((await api.services.store.get_task(task_id)).log)
+        await api.sealed()
     answer = await api.ask("GET", f"/tasks/{task_id}", first=1)
     task = answer.json
     assert (task["last"], task["finished"], len(task["output"])) == (LINES, True, LINES - 1)

@@ -18,15 +18,14 @@ from tests.eventually import eventually
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
 
-def under_both_prefixes(routes: Iterable[Route]) -> pytest.MarkDecorator:
-    """The test for each of these routes, and for HEAD where there is GET."""
-    cases = [
-        pytest.param(prefix, method, route, id=f"{method} {prefix}{route.path}")
+def under_both_prefixes(routes: Iterable[Route]) -> list[tuple[str, str, Route]]:
+    """Prefix, method and route of each, and HEAD where there is GET."""
+    return [
+        (prefix, method, route)
         for prefix in (V1, CONNECT)
         for route in routes
         for method in (("GET", "HEAD") if route.method == "GET" else (route.method,))
     ]
-    return pytest.mark.parametrize(("prefix", "method", "route"), cases)
 
 
 def at(path: str, id_: str) -> str:
@@ -37,7 +36,6 @@ def at(path: str, id_: str) -> str:
 SOME_ID = "0197fd01-0000-7000-8000-000000000000"  # fits wherever an id stands
 BODIES = {"/keys": {"name": "x"}, "/runs/{id}/tasks": {"task_id": "x"}, "/runs/{id}/heartbeat": {"claim": "x"}}
 
-
 EVERY_ROUTE = under_both_prefixes(ROUTES)
 EVERY_TASK_ROUTE = under_both_prefixes([route for route in ROUTES if "tasks/{id}" in route.path])
 # GET /runs/claim asks for a run of that id, so it is no wrong method.
@@ -45,43 +43,47 @@ PATHS = sorted({route.path for route in ROUTES} - {"/runs/claim"})
 
 
 class TestCredentials:
-    @EVERY_ROUTE
-    async def test_without_one_nothing_is_told(self, api: Api, prefix: str, method: str, route: Route) -> None:
-        path = at(route.path, await api.create())
-        for header in ("", "Basic dXNlcjpwYXNz", api.key, f"Token {api.key}", "Key", "Negotiate"):
-            answer = await api.under(prefix).ask(method, path, headers={"Authorization": header})
-            refused(answer, 401, 24, "Authorization")
-            assert api.key not in answer.text
+    async def test_without_one_nothing_is_told(self, api: Api) -> None:
+        task_id = await api.create()
+        for prefix, method, route in EVERY_ROUTE:
+            for header in ("", "Basic dXNlcjpwYXNz", api.key, f"Token {api.key}", "Key", "Negotiate"):
+                path = at(route.path, task_id)
+                answer = await api.under(prefix).ask(method, path, headers={"Authorization": header})
+                refused(answer, 401, 24, "Authorization")
+                assert api.key not in answer.text
 
-    @EVERY_ROUTE
-    async def test_a_wrong_one_is_refused(self, admin: Api, prefix: str, method: str, route: Route) -> None:
-        path = at(route.path, await admin.create())
-        revoked, secret = await admin.services.keys.issue("gone", [Scope.ADMIN])
-        await admin.services.keys.revoke(revoked.id)
-        for wrong in ("Key x", f"Bearer {admin.key[:-1]}", f"Key {admin.key}x", f"Key {secret}", f"Key {admin.key_id}"):
-            answer = await admin.under(prefix).ask(method, path, headers={"Authorization": wrong})
-            refused(answer, 401, 30)
-            assert admin.key_id not in answer.text
+    async def test_a_wrong_one_is_refused(self, admin: Api) -> None:
+        task_id = await admin.create()
+        gone, secret = await admin.services.keys.issue("gone", [Scope.ADMIN])
+        await admin.services.keys.revoke(gone.id)
+        for prefix, method, route in EVERY_ROUTE:
+            for wrong in ("x", admin.key[:-1], f"{admin.key}x", secret, admin.key_id):
+                header = {"Authorization": f"Key {wrong}"}
+                answer = await admin.under(prefix).ask(method, at(route.path, task_id), headers=header)
+                refused(answer, 401, 30)
+                assert admin.key_id not in answer.text
 
-    @EVERY_ROUTE
-    async def test_one_without_the_scope_is_forbidden(self, admin: Api, prefix: str, method: str, route: Route) -> None:
-        assert route.scope is not None
-        others = [scope for scope in (Scope.READ, Scope.WRITE) if scope is not route.scope]
-        weak = await admin.with_key("weak", *others, prefix=prefix)
-        for task_id in (await admin.create(), "none"):
-            answer = await weak.ask(method, at(route.path, task_id))
-            payload = refused(answer, 403, 22, route.scope.value)
-            assert payload in (None, {"scope": route.scope.value})
+    async def test_one_without_the_scope_is_forbidden(self, admin: Api) -> None:
+        reader = await admin.with_key("reader", Scope.READ)
+        writer = await admin.with_key("writer", Scope.WRITE)
+        both = await admin.with_key("both", Scope.READ, Scope.WRITE)
+        weak = {Scope.READ: writer, Scope.WRITE: reader, Scope.ADMIN: both}
+        for prefix, method, route in EVERY_ROUTE:
+            assert route.scope is not None
+            for task_id in (await admin.create(), "none"):
+                answer = await weak[route.scope].under(prefix).ask(method, at(route.path, task_id))
+                payload = refused(answer, 403, 22, route.scope.value)
+                assert payload in (None, {"scope": route.scope.value})
 
-    @EVERY_TASK_ROUTE
-    async def test_another_owners_task_does_not_exist(self, admin: Api, prefix: str, method: str, route: Route) -> None:
-        ann, bob = await admin.with_key("ann"), await admin.with_key("bob", prefix=prefix)
+    async def test_another_owners_task_does_not_exist(self, admin: Api) -> None:
+        ann, bob = await admin.with_key("ann"), await admin.with_key("bob")
         running, done = await ann.create("secret", name="secret"), await ann.done("secret")
-        for task_id in (running, done):
-            theirs = await bob.ask(method, at(route.path, task_id))
-            refused(theirs, 404, 4)
-            nobodys = await bob.ask(method, at(route.path, "x" * 16))
-            assert theirs.body.replace(task_id.encode(), b"x" * 16) == nobodys.body
+        for prefix, method, route in EVERY_TASK_ROUTE:
+            nobodys = await bob.under(prefix).ask(method, at(route.path, "x" * 16))
+            for task_id in (running, done):
+                theirs = await bob.under(prefix).ask(method, at(route.path, task_id))
+                refused(theirs, 404, 4)
+                assert theirs.body.replace(task_id.encode(), b"x" * 16) == nobodys.body
         assert (await ann.task(running))["output"] == ["secret"]
         assert (await ann.task(done))["finished"]
 
@@ -149,13 +151,10 @@ class TestRouting:
         refused(nobody, 404, 2)
 
     @pytest.mark.parametrize("prefix", [V1, CONNECT])
-    @pytest.mark.parametrize("path", PATHS)
-    async def test_a_wrong_method_is_told_the_right_ones(self, api: Api, prefix: str, path: str) -> None:
-        allowed = {route.method for route in ROUTES if route.path == path}
-        if "GET" in allowed:
-            allowed.add("HEAD")
-        for method in METHODS:
-            if method not in allowed:
+    async def test_a_wrong_method_is_told_the_right_ones(self, api: Api, prefix: str) -> None:
+        for path in PATHS:
+            allowed = {method for _, method, route in EVERY_ROUTE if route.path == path}
+            for method in set(METHODS) - allowed:
                 answer = await api.under(prefix).ask(method, at(path, "some"))
                 refused(answer, 405, 2, method)
                 assert set(answer.headers["Allow"].split(", ")) == allowed
@@ -200,14 +199,14 @@ class TestBounds:
 
 
 class TestTheStoreFails:
-    @EVERY_ROUTE
-    async def test_that_is_told_with_a_true_status(self, admin: Api, prefix: str, method: str, route: Route) -> None:
+    async def test_that_is_told_with_a_true_status(self, admin: Api) -> None:
         await admin.ask("GET", "/tasks")  # its key is known from here on
         await admin.services.store.close()
-        body = BODIES.get(route.path) if method == "POST" else None
-        answer = await admin.under(prefix).ask(method, at(route.path, SOME_ID), body=body)
-        refused(answer, 503, 1022)
-        assert int(answer.headers["Retry-After"]) > 0
+        for prefix, method, route in EVERY_ROUTE:
+            body = BODIES.get(route.path) if method == "POST" else None
+            answer = await admin.under(prefix).ask(method, at(route.path, SOME_ID), body=body)
+            refused(answer, 503, 1022)
+            assert int(answer.headers["Retry-After"]) > 0
 
     async def test_a_full_disk_is_told(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         async def full(*_: object) -> None:

@@ -334,4 +334,4 @@ async def test_chunks_that_are_no_chunks_are_a_bad_request(api: Api) -> None:
     task_id = await api.create()
     head = "PUT /v1/tasks/{}/output HTTP/1.1\r\nHost: x\r\nAuthorization: Key {}\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = await api.raw(head.format(task_id, api.key).encode() + b"4\r\none\n\r\nnonsense\r\n")
-    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.split()[1] == b"400"  # from the parser, which knows no rooms

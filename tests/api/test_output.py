@@ -49,7 +49,7 @@ class TestPages:
     async def test_finished_is_told_on_the_last_page_only(self, api: Api, sealed: bool) -> None:
         task_id = await api.done("a", "b", "c", "d")
         if sealed:
-            await api.services.store.seal((await api.services.store.get_task(task_id)).log)
+            await api.sealed()
         for first, limit, finished in [(0, 3, False), (0, 4, True), (3, 1, True), (2, 1, False), (4, 1, True)]:
             page = await api.output(task_id, first=first, limit=limit)
             assert (page["last"], page["finished"]) == (min(4, first + limit), finished)

@@ -294,6 +294,15 @@ class TestFinish:
         answer = await post(api, f"/tasks/{task_id}/finish", data=data, headers={"Content-Type": "application/json"})
         assert answer.status in (200, 400, 413)
 
+    @pytest.mark.parametrize("number", ["1" * 5000, "1e400", "-1e400", "1e-400", "0." + "1" * 5000, "1.0", "-0"])
+    async def test_no_number_of_a_result_is_too_much(self, api: Api, number: str) -> None:
+        data = b'{"result": {"type": "number", "data": %b}}' % number.encode()
+        path = f"/tasks/{await api.create()}/finish"
+        answer = await post(api, path, data=data, headers={"Content-Type": "application/json"})
+        assert answer.status in (200, 400)
+        if answer.status == 200:
+            assert answer.json["result"]["data"] == float(number)
+
     @pytest.mark.parametrize("number", [2**64 + 1, -(2**63) - 1, 12345678901234567890123])
     async def test_a_large_number_of_a_result_is_kept_or_refused(self, api: Api, number: int) -> None:
         task_id = await api.create()

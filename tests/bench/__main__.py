@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
+import signal
 import sqlite3
 import sys
 import tempfile
+from collections.abc import Coroutine
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from rich.console import Console
 from tests.bench.figures import all_figures
 from tests.bench.runner import pick, run
 from tests.bench.servers import Bench, sync_latency
-from tests.bench.summary import report
+from tests.bench.summary import Result, report
 from tests.bench.table import show
 
 ROUNDS, SECONDS = 3, 3.0
@@ -63,13 +66,25 @@ def main(
     environment = _environment(folder)
     bench = Bench(folder, QUICK_SECONDS if quick else SECONDS)
     say = Console(stderr=True, style="dim", highlight=False).print
-    results = uvloop.run(run(figures, bench, rounds or (QUICK_ROUNDS if quick else ROUNDS), say))
+    try:
+        results = uvloop.run(_until_stopped(run(figures, bench, rounds or (QUICK_ROUNDS if quick else ROUNDS), say)))
+    except asyncio.CancelledError:
+        raise click.Abort from None
     console.print(show(results, environment))
     if json_file is not None:
         json.dump(report(results, environment), json_file, indent=2)
         json_file.write("\n")
     if any(result.trouble for result in results):
         sys.exit(1)
+
+
+async def _until_stopped(running: Coroutine[None, None, list[Result]]) -> list[Result]:
+    """Wait for it; SIGINT and SIGTERM cancel it, so that the servers it started end too."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    return await running
 
 
 def _environment(folder: Path) -> dict[str, Any]:

@@ -82,6 +82,6 @@ def _notes(results: Sequence[Result]) -> list[Text]:
     legend = (
         "↑ more is better, ↓ less is better. client CPU: the load generator's share of a core, ours / yardstick; with !"
         " it may be the client that was measured. others: the share of a core that other programs used in the worst"
-        " round; with ! measure again when the machine is quiet."
+        " round; with ! the ratio is worthless (it tends to flatter): measure again when the machine is quiet."
     )
     return [*notes, Text(legend)]

@@ -246,3 +246,22 @@ class TestBigOutput:
             assert sum(chunk.count for chunk in found) == BIG
             await store.seal(big.log)
         assert (await texts(store, big.log, BIG - 2))[-1].startswith(f"line {BIG - 1} ")
+
+
+async def test_sealing_twice_at_once_keeps_every_line(store: Store) -> None:
+    """Several processes may seal what another one left; so it is tried with them at many distances."""
+    count, step = 40_000, 5000
+    for pings in range(1, 13):
+        task = await create(store, f"t{pings}")
+        for first in range(0, count, step):
+            batch = [f"{number:06d} ".ljust(200, ".") for number in range(first, first + step)]
+            await store.append(task.id, lines(*batch), first, NOW)
+        await store.finish(task.id, SUCCESS, NOW)
+        sealing = []
+        for _ in range(4):
+            sealing.append(asyncio.create_task(store.seal(task.log)))
+            for _ in range(pings):
+                await store.ping()
+        await asyncio.gather(*sealing)
+        assert sum(chunk.count for chunk in await chunks(store, task.log)) == count
+        await store.delete_task(task.id)

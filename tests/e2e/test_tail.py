@@ -35,34 +35,34 @@ def test_tail_prints_what_is_there_and_ends_as_the_task_did(taskserver: Commands
 def test_a_code_that_no_process_can_have_becomes_one(taskserver: Commands, code: int, expected: int) -> None:
     task_id = finished(taskserver.server, "", code=code)
 
-    assert taskserver("tail", task_id).code == expected
-    assert taskserver("wait", task_id).code == expected
+    assert taskserver.inside("tail", task_id).code == expected
+    assert taskserver.inside("wait", task_id).code == expected
 
 
 def test_a_task_that_was_interrupted_or_cancelled_says_so(taskserver: Commands) -> None:
     lost = taskserver.server.new_task(lease=0.1)
-    done = taskserver("tail", lost)
+    done = taskserver.inside("tail", lost)
     assert (done.code, done.err) == (255, "taskserver: producer lost: not heard of for 0.1 s\n")
 
     cancelled = taskserver.server.new_task()
-    assert taskserver("cancel", cancelled).err == f"taskserver: task {cancelled} is cancelled\n"
-    done = taskserver("wait", cancelled)
+    assert taskserver.inside("cancel", cancelled).err == f"taskserver: task {cancelled} is cancelled\n"
+    done = taskserver.inside("wait", cancelled)
     assert (done.code, done.err) == (130, "taskserver: cancelled before it was started\n")
 
 
 def test_tail_begins_where_it_is_told_to(taskserver: Commands) -> None:
     task_id = finished(taskserver.server, lines(0, 100))
 
-    assert taskserver("tail", "--first", "97", task_id).out.decode() == lines(97, 100)
-    assert taskserver("tail", "--first", "100", task_id).out == b""
-    assert taskserver("tail", "--tail", "2", task_id).out.decode() == lines(98, 100)
-    assert taskserver("tail", "--tail", "0", task_id).out == b""
-    assert taskserver("tail", "--tail", "1000", task_id).out.decode() == lines(0, 100)
-    assert taskserver("tail", task_id, TASKSERVER_TAIL_TAIL="1").out.decode() == lines(99, 100)
+    assert taskserver.inside("tail", "--first", "97", task_id).out.decode() == lines(97, 100)
+    assert taskserver.inside("tail", "--first", "100", task_id).out == b""
+    assert taskserver.inside("tail", "--tail", "2", task_id).out.decode() == lines(98, 100)
+    assert taskserver.inside("tail", "--tail", "0", task_id).out == b""
+    assert taskserver.inside("tail", "--tail", "1000", task_id).out.decode() == lines(0, 100)
+    assert taskserver.inside("tail", task_id, TASKSERVER_TAIL_TAIL="1").out.decode() == lines(99, 100)
 
-    beyond = taskserver("tail", "--first", "101", task_id)
+    beyond = taskserver.inside("tail", "--first", "101", task_id)
     assert (beyond.code, beyond.err) == (65, "taskserver: first: is 101, but the output has 100 lines so far\n")
-    both = taskserver("tail", "--first", "1", "--tail", "1", task_id)
+    both = taskserver.inside("tail", "--first", "1", "--tail", "1", task_id)
     assert (both.code, both.err) == (2, "taskserver: give either --first or --tail, not both\n")
 
 

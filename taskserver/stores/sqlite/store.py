@@ -250,9 +250,9 @@ class SqliteStore(Store):
         while chunks := await self.read(log, first, MAX_LINE_NUMBER, SEAL_BYTES):
             # Compression runs in a thread: it takes milliseconds and lets go of the interpreter.
             rows = await asyncio.to_thread(_seal_rows, log, chunks)
-            end = chunks[-1].end
-            await self._change(functools.partial(_replace, log=log, rows=rows, first=first, end=end))
-            first = end
+            if not await self._change(functools.partial(_replace, log=log, old=chunks, rows=rows)):
+                return  # it was deleted, or somebody else is sealing it
+            first = chunks[-1].end
         await self._change(lambda tx: tx.tasks.mark_sealed(log))
 
     # --- keys --------------------------------------------------------------------
@@ -292,8 +292,8 @@ def _nobody(changes: Sequence[Change | RunChange]) -> None:
     """The listener of a store that nobody listens to."""
 
 
-def _replace(tx: SqliteTransaction, log: int, rows: Sequence[Row], first: int, end: int) -> None:
-    tx.tasks.replace_chunks(log, rows, first, end)
+def _replace(tx: SqliteTransaction, log: int, old: Sequence[Chunk], rows: Sequence[Row]) -> bool:
+    return tx.tasks.replace_chunks(log, old, rows)
 
 
 def _seal_rows(log: int, chunks: Sequence[Chunk]) -> list[Row]:

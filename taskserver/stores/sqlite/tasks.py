@@ -8,7 +8,7 @@ before it. Methods raise before they change anything.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -192,11 +192,14 @@ class TaskWrites:
         self._works.clear()
         self._db.execute("UPDATE task SET lease_expires_at = ? + lease_us WHERE lease_expires_at IS NOT NULL", (now,))
 
-    def replace_chunks(self, log: int, rows: Iterable[Row], first: int, end: int) -> None:
-        """Put ``rows`` in the place of the chunks of lines ``[first, end)``, unless the log is gone."""
-        if self._db.execute("SELECT 1 FROM task WHERE log = ?", (log,)).fetchone():
-            self._tx.delete_chunks(log, first, end)
-            self._tx.insert_chunks(rows)
+    def replace_chunks(self, log: int, old: Sequence[Chunk], rows: Iterable[Row]) -> bool:
+        """Put ``rows`` in the place of the consecutive chunks ``old``; False if they do not stand there any more."""
+        first, end = old[0].first, old[-1].end
+        if self._tx.chunk_starts(log, first, end) != [chunk.first for chunk in old]:
+            return False
+        self._tx.delete_chunks(log, first, end)
+        self._tx.insert_chunks(rows)
+        return True
 
     def mark_sealed(self, log: int) -> None:
         self._db.execute("UPDATE task SET sealed = 1 WHERE log = ?", (log,))

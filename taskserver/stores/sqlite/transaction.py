@@ -43,6 +43,11 @@ class SqliteTransaction:
         """Add rows of the chunk table."""
         self.db.executemany(INSERT_CHUNK, rows)
 
+    def chunk_starts(self, log: int, first: int, end: int) -> list[int]:
+        """Where the chunks begin that begin at lines ``[first, end)`` of a log."""
+        sql = "SELECT first FROM chunk WHERE key >= ? AND key < ? ORDER BY key"
+        return [row[0] for row in self.db.execute(sql, (chunk_key(log, first), chunk_key(log, end)))]
+
     def delete_chunks(self, log: int, first: int = 0, end: int = MAX_LINE_NUMBER) -> None:
         """Remove the chunks that begin at lines ``[first, end)`` of a log."""
         keys = (chunk_key(log, first), chunk_key(log, end))
