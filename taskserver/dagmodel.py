@@ -11,7 +11,7 @@ import re
 import secrets
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -102,7 +102,7 @@ class Run:
     lease_us: int | None = None
     lease_expires_at: int | None = None
     cancel_requested: bool = False
-    version: int = 0
+    version: int = field(default=0, compare=False)
 
     @property
     def finished(self) -> bool:

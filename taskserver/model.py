@@ -96,7 +96,7 @@ class Task:
     lease_us: int | None = None
     lease_expires_at: int | None = None
     cancel_requested: bool = False
-    version: int = 0
+    version: int = field(default=0, compare=False)
     place: Place | None = None
 
     @property

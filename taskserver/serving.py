@@ -52,6 +52,7 @@ async def _listen(app: web.Application, settings: Settings, say: Say, stop: asyn
         access_log=web.access_logger if settings.access_log else None,  # type: ignore[attr-defined]
         # aiohttp waits so long for a handler, and once more for its cancellation.
         shutdown_timeout=settings.timing.shutdown / 2,
+        auto_decompress=False,  # compressed bodies are refused, with an answer in the room's shape
         max_line_size=PARSER_LINE_LIMIT,
         max_field_size=PARSER_LINE_LIMIT,
     )

@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, cycle
 
-from taskserver.encoding import SEPARATOR, SIDE_WIDTH, decode_side, dumps, isotime, raw_text
+from taskserver.encoding import SEPARATOR, SIDE_WIDTH, cut, decode_side, dumps, isotime, raw_text
 from taskserver.model import Chunk, Stream, Task
 
 RETRY_MS = (1000, 3000)  # clients of a restarted server come back spread over this time
 END_SUFFIX = "-end"
+# A page of very short lines is twenty times as large in NDJSON, and encoding it whole would hold up everybody.
+PORTION_LINES = 8192
 STREAM_NAMES = {stream: stream.name.lower() for stream in Stream}
 _EVENT_ID = re.compile(rf"(\d{{1,10}})({END_SUFFIX})?", re.ASCII)
 
@@ -39,6 +41,23 @@ class Encoder:
     lines: Callable[[Sequence[Chunk]], bytes]
     idle: Callable[[], bytes]
     end: Callable[[Task], bytes]
+
+
+def portions(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """The chunks in portions of at most PORTION_LINES lines: what one step of a stream encodes and sends."""
+    portion: list[Chunk] = []
+    room = PORTION_LINES
+    for chunk in chunks:
+        first = chunk.first
+        while first < chunk.end:
+            portion.append(cut(chunk, first, first + room))
+            room -= portion[-1].count
+            first = portion[-1].end
+            if not room:
+                yield portion
+                portion, room = [], PORTION_LINES
+    if portion:
+        yield portion
 
 
 def parse_event_id(text: str) -> tuple[int, bool]:

@@ -315,7 +315,7 @@ class TestLimits:
 class TestCompression:
     """A compressed body that was cut off would look whole, and lose lines; so none is taken."""
 
-    @pytest.mark.parametrize("name", ["gzip", "deflate", "br", "GZIP"])
+    @pytest.mark.parametrize("name", ["gzip", "deflate", "GZIP"])
     @pytest.mark.parametrize("data", [gzip.compress(b"a\nb\n"), b"this is no gzip"], ids=["good", "nonsense"])
     async def test_a_compressed_body_is_refused(self, api: Api, name: str, data: bytes) -> None:
         task_id = await api.create()

@@ -110,7 +110,8 @@ class TestEveryFormat:
             ({"tail": "x"}, 400, 25),
             ({"follow": "maybe"}, 400, 25),
         ):
-            refused(await api.ask("GET", path, format=format_, **{"follow": "true", **more}), status, code)
+            wish: dict[str, Any] = {"follow": "true", **more}
+            refused(await api.ask("GET", path, format=format_, **wish), status, code)
         refused(await api.ask("GET", "/tasks/none/output", format=format_, follow="true"), 404, 4)
         bob, writer = await admin.with_key("bob"), await admin.with_key("writer", Scope.WRITE, owner="ann")
         refused(await bob.ask("GET", path, format=format_, follow="true"), 404, 4)

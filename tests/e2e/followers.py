@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 FORMATS = ("text", "ndjson", "sse")
 SEPARATORS = {"text": b"\n", "ndjson": b"\n", "sse": b"\n\n"}
@@ -94,11 +95,10 @@ class Follower(asyncio.Protocol):
     # --- asyncio.Protocol ----------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         resume = f"Last-Event-ID: {self.cursor}\r\n" if self.form == "sse" and self.cursor else ""
         first = f"&first={self.cursor}" if self.form != "sse" else ""
-        transport.write(self._request.format(first=first, resume=resume).encode())
+        self._transport.write(self._request.format(first=first, resume=resume).encode())
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -106,9 +106,8 @@ class Follower(asyncio.Protocol):
             for chunk in self._chunks():
                 self._take(chunk)
         except Exception as error:
+            self._fail(error)
             self._transport.abort()
-            if not self._closed.done():
-                self._closed.set_exception(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._closed.done():
@@ -116,7 +115,12 @@ class Follower(asyncio.Protocol):
             if self.finished or left:
                 self._closed.set_result(None)
             else:
-                self._closed.set_exception(AssertionError(f"{self.form}: cut off at line {self.cursor}: {exc}"))
+                self._fail(AssertionError(f"{self.form}: cut off at line {self.cursor}: {exc}"))
+
+    def _fail(self, error: Exception) -> None:
+        for future in (self._closed, self.listening):
+            if not future.done():
+                future.set_exception(error)
 
     # --- what was received ---------------------------------------------------------
 

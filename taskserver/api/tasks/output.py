@@ -86,13 +86,17 @@ async def _encode(
     part = encoder.begin()
     async for page in pages:
         caller(request).check()  # a long catch-up never waits: a revoked key must end it all the same
-        if page.chunks:
-            key = (encoder.name, page.task.log, page.first, page.end)
-            part += once.get(key, partial(encoder.lines, page.chunks))
-        elif not page.complete:
-            part += encoder.idle()
+        for portion in portions(page.chunks):
+            if len(part) > PART_BYTES:
+                yield part
+                part = b""
+                await asyncio.sleep(0)  # a write need not wait: others have a turn all the same
+            key = (encoder.name, page.task.log, portion[0].first, portion[-1].end)
+            part += once.get(key, partial(encoder.lines, portion))
         if page.complete and end is None:
             part += encoder.end(page.task)
+        elif not page.chunks:
+            part += encoder.idle()
         yield part
         part = b""
     if end is not None:
