@@ -25,14 +25,14 @@ FILES = 4 * FOLLOWERS  # sockets of either process, those that are just being cl
 CONNECTING = 200  # at a time
 WRITING = 4.0  # seconds
 MOST_LINES = 3000
-MOST_AT_ONCE = 40  # lines of an append
+MOST_AT_ONCE = 120  # lines of an append
 LIMIT = 120.0  # seconds for all; about a fifth of it on two cores
 
 MIB = 1024 * 1024
 READERS = 40
 SHORT_LINES = 60_000  # of an append; a line of one character is fifty times as long in NDJSON
 APPENDS = 8
-PER_READER = 3 * MIB  # what the page with the most lines is encoded to, twice: as made, and in the transport's buffer
+PER_READER = 2 * MIB  # a portion as it was encoded, twice, and what is around a connection
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskserver.encoding import cut, encode_lines, encode_records
@@ -18,11 +18,13 @@ from taskserver.model import Chunk, Stream, Task, TaskState
 from taskserver.streams import (
     ENCODERS,
     NDJSON,
+    PORTION_LINES,
     RETRY_MS,
     SSE,
     TEXT,
     Encoder,
     parse_event_id,
+    portions,
 )
 
 NOW = 1_800_000_000_000_000  # 2027-01-15T08:00:00Z
@@ -159,6 +161,30 @@ class TestSse:
         body += SSE.lines(chunked(["c"], first=2)) + SSE.end(TASK)
         told = [(event.event, event.id) for event in sse(body)]
         assert told == [("output", "2"), ("output", "3"), ("end", "23-end")]
+
+
+class TestPortions:
+    @given(st.lists(st.integers(1, 3 * PORTION_LINES), min_size=1, max_size=5), st.integers(0, 1000))
+    @settings(max_examples=20, deadline=None)
+    def test_they_are_the_chunks_in_steps_of_a_bounded_length(self, counts: list[int], first: int) -> None:
+        chunks = []
+        for count in counts:
+            lines = encode_lines(["x"] * count, NOW)
+            chunks.append(Chunk(first, count, lines.payload, lines.side))
+            first += count
+        found = list(portions(chunks))
+        sizes = [sum(chunk.count for chunk in portion) for portion in found]
+        assert set(sizes[:-1]) <= {PORTION_LINES}
+        assert 0 < sizes[-1] <= PORTION_LINES
+        assert TEXT.lines([chunk for portion in found for chunk in portion]) == TEXT.lines(chunks)
+        edges = [(chunk.first, chunk.end) for portion in found for chunk in portion]
+        assert [edge[0] for edge in edges[1:]] == [edge[1] for edge in edges[:-1]]
+
+    def test_what_is_short_is_left_as_it_is(self) -> None:
+        chunks = chunked(ODD)
+        (portion,) = portions(chunks)
+        assert all(left is right for left, right in zip(portion, chunks, strict=True))
+        assert list(portions([])) == []
 
 
 class TestEventIds:

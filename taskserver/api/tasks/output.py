@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -17,7 +18,7 @@ from taskserver.config import MAX_OUTPUT_WAIT
 from taskserver.encoding import TASK_TAIL, dumps
 from taskserver.errors import BadParameter
 from taskserver.model import Task
-from taskserver.streams import ENCODERS, SSE, Encoder, parse_event_id
+from taskserver.streams import ENCODERS, SSE, Encoder, parse_event_id, portions
 from taskserver.tasks import Page
 from taskserver.web.context import caller, services
 from taskserver.web.params import query
@@ -86,8 +87,8 @@ async def _encode(
     part = encoder.begin()
     async for page in pages:
         caller(request).check()  # a long catch-up never waits: a revoked key must end it all the same
-        for portion in portions(page.chunks):
-            if len(part) > PART_BYTES:
+        for number, portion in enumerate(portions(page.chunks)):
+            if number:
                 yield part
                 part = b""
                 await asyncio.sleep(0)  # a write need not wait: others have a turn all the same
