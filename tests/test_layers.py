@@ -93,7 +93,13 @@ def same_package(name: str, target: str) -> bool:
     """Whether both belong to one entry of LAYERS that is a package."""
     return layer_of(name) == layer_of(target) and any(
         name.startswith(layer) and target.startswith(layer)
-        for layer in ("taskserver.stores", "taskserver.api", "taskserver.client", "taskserver.cli", "taskserver.producer")
+        for layer in (
+            "taskserver.stores",
+            "taskserver.api",
+            "taskserver.client",
+            "taskserver.cli",
+            "taskserver.producer",
+        )
     )
 
 
