@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 FORWARDED = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
-LAST_LOOK = 1.0  # seconds for what is in the pipes when the user has had enough; an echo may be stuck for ever
+LAST_MOMENT = 5.0  # seconds for what is on its way when the user has had enough; an echo may be stuck for ever
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,13 @@ class _Run:
             pumps = [self._pump(source, stop) for source in process.sources]
             end = await process.wait()
             self._process = None
+            self._spool.lift_limit()  # what is left is in the pipes; it must not wait for a server that stays away
             drained: set[asyncio.Future[Any]] = {asyncio.gather(*pumps)}
             either = drained | {self._give_up}
             await asyncio.wait(either, timeout=self._options.grace, return_when=asyncio.FIRST_COMPLETED)
             stop.set()
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait(drained, timeout=LAST_LOOK)
+            await asyncio.wait(drained, timeout=LAST_MOMENT)
             return end
         finally:
             if self._terminal is not None:
@@ -171,6 +172,8 @@ class _Run:
             if left <= 0:
                 break
             await asyncio.wait({sending, self._give_up}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if self._give_up.done() and not self._sender.away:
+            await asyncio.wait({sending}, timeout=LAST_MOMENT)
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sending

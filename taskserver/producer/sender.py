@@ -30,6 +30,7 @@ class Sender:
 
     Attributes:
         heard_at: when (``time.monotonic``) the server last did what was asked.
+        away: the last request got no useful answer.
         finished: the server knows how the command ended.
         over: the task takes nothing more, so what is not sent can be dropped.
         refused: nothing more will be sent, whatever the reason.
@@ -53,13 +54,12 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._wanted: float = inf
-        self._away = False
         self.first = 0
         """The number of the next line to send."""
         self.unanswered = 0
         """How many lines from there on have been sent, without an answer as yet."""
         self.heard_at = time.monotonic()
-        self.finished = self.over = self.refused = False
+        self.away = self.finished = self.over = self.refused = False
 
     def wake(self) -> None:
         """Look at the spool again, if what is there is enough. For any thread, after a change."""
@@ -154,13 +154,13 @@ class Sender:
     # --- what the user is told -------------------------------------------------------
 
     def _is_away(self, problem: str) -> None:
-        if not self._away:
-            self._away = True
+        if not self.away:
+            self.away = True
             self._say(f"{problem}; keeping the output and trying again")
 
     def _is_back(self) -> None:
-        if self._away:
-            self._away = False
+        if self.away:
+            self.away = False
             self._say("the server is back")
 
     def _refuse(self, error: ApiError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -63,6 +64,12 @@ class Spool:
                 return
             self._written += lines
         self._notify()
+
+    def lift_limit(self) -> None:
+        """Let in what is still to come, without a bound: for when that can only be little."""
+        with self._room:
+            self._limit = sys.maxsize
+            self._room.notify_all()
 
     def _put(self, data: bytes) -> bool:
         if self._size and self._size + len(data) > self._limit:

@@ -102,6 +102,20 @@ def test_lines_whose_answer_got_lost_are_not_sent_twice(taskserver: Commands) ->
     assert taskserver.the_task()["output"] == ["one", "two", "three"]
 
 
+def test_a_command_that_prints_too_much_is_held_up_and_loses_nothing(taskserver: Commands) -> None:
+    options = ["--spool-limit", "1", "--grace", "0.1", "--lease", "600"]
+    with taskserver.start("run", *options, "--", "sh", "-c", "echo one; read go; seq 2 400000") as run:
+        taskserver.until_sent(run.task_id, 1)
+        taskserver.server.kill()
+        run.say("go\n")
+        run.until_err("has reached its limit of 1048576 bytes; the command is held up")
+        taskserver.server.start()
+
+        assert run.end().code == 0
+        numbers = [str(number) for number in range(2, 400_001)]
+        assert taskserver.task(run.task_id)["output"] == ["one", *numbers]
+
+
 def test_a_signal_ends_the_patience(taskserver: Commands) -> None:
     with taskserver.start("run", "--lease", "600", "--", "sh", "-c", "echo $$; read go; echo kept; exit 5") as run:
         run.until_out("\n")

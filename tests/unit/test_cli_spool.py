@@ -99,6 +99,17 @@ def test_at_its_limit_writers_wait_until_the_sender_has_caught_up(watched: Watch
     ]
 
 
+def test_when_the_limit_is_lifted_nobody_waits_any_more(watched: Watched) -> None:
+    watched.spool.write(b"x" * 999 + b"\n", 1)
+    writer = watched.write_in_a_thread(b"y\n", 1)
+    assert watched.warned.wait(SECONDS)
+    watched.spool.lift_limit()
+    writer.join(SECONDS)
+    watched.spool.write(b"z\n", 1)
+
+    assert watched.spool.unsent_lines == 3
+
+
 def test_a_record_longer_than_the_limit_passes(watched: Watched) -> None:
     watched.spool.write(b"x" * 5000 + b"\n", 1)
     assert watched.spool.peek(100, 10) == Batch(1, b"x" * 5000 + b"\n")
