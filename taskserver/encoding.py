@@ -162,6 +162,7 @@ def _isosecond(seconds: int) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
 
 
+@lru_cache(1024)  # lines that were printed together often have one time
 def parse_time(text: str) -> int:
     """The microseconds of an RFC 3339 time with an offset, later than 1970. Raises ValueError."""
     match = _RFC3339.fullmatch(text)

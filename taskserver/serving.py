@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +30,7 @@ async def serve(settings: Settings, say: Say) -> None:
 
     Raises StartupError if the server cannot start.
     """
+    _allow_connections()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,6 +45,14 @@ async def serve(settings: Settings, say: Say) -> None:
         await _listen(make_app(services), settings, say, stop)
     finally:
         await store.close()
+
+
+def _allow_connections() -> None:
+    """Each waiter is an open file: raise this process's limit from the usual 1,024 to what it is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS names a hard limit that it does not grant
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _listen(app: web.Application, settings: Settings, say: Say, stop: asyncio.Event) -> None:

@@ -148,7 +148,7 @@ def _record(row: bytes, number: int, now: int, limit: int) -> tuple[str, int, St
     if stream not in ("stdout", "stderr"):
         raise BadBody(f"line {number} of the body: stream must be one of stdout, stderr")
     try:
-        time_us = now if time is None else parse_time(time)
+        time_us = now if time is None else parse_time(str(time))
     except (ValueError, TypeError) as error:
         raise BadBody(f"line {number} of the body: time {error}") from None
     return text, time_us, STREAMS[stream]
