@@ -48,7 +48,7 @@ class TaskInfo:
     """A task as the server told of it (PROTOCOLS.md, A1).
 
     ``output`` and ``result`` are filled by ``TaskClient.get`` and ``wait`` only;
-    ``lease`` is in seconds.
+    ``lease`` is in seconds; ``run`` is its place in a run (A6), if it has one.
     """
 
     id: str
@@ -64,6 +64,7 @@ class TaskInfo:
     labels: Mapping[str, str] = field(default_factory=dict)
     lease: float | None = None
     cancel_requested: bool = False
+    run: Mapping[str, Any] | None = None
     result: Any = None
     output: Sequence[str] = ()
 
@@ -152,6 +153,7 @@ def to_task(answer: Any) -> TaskInfo:
         labels=answer["labels"],
         lease=answer["lease"],
         cancel_requested=answer["cancel_requested"],
+        run=answer.get("run"),
         result=answer.get("result"),
         output=answer.get("output", ()),
     )
