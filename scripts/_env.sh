@@ -22,6 +22,6 @@ use_env() {
     "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python has no venv module; on Debian: apt-get install python3-venv"
     [ "$extras" = run ] && target=. || target=".[$extras]"
     [ -x "$VIRTUAL_ENV/bin/python" ] || "$python" -m venv "$VIRTUAL_ENV"
-    "$VIRTUAL_ENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "${target}" >&2
+    "$VIRTUAL_ENV/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --editable "${target}" >&2
     touch "$stamp"
 }
