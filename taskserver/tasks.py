@@ -103,7 +103,7 @@ class Tasks:
 
     async def append(self, caller: Caller, task_id: str, lines: Lines, first: int | None = None) -> Appended:
         """Add lines to a task's output; see ``Store.append`` for repeats and errors."""
-        await self._own(caller, task_id)
+        await self.own(caller, task_id)
         return await self._store.append(task_id, lines, first, self._clock())
 
     async def finish(
@@ -118,7 +118,7 @@ class Tasks:
 
         A code other than 0 without an error gets a default text.
         """
-        await self._own(caller, task_id)
+        await self.own(caller, task_id)
         if outcome.result is not None and len(outcome.result) > self._limits.result_bytes:
             raise TooLarge(f"result: larger than {self._limits.result_bytes} bytes of JSON")
         outcome = Outcome(outcome.code, outcome.error or default_error(outcome.code), outcome.result)
@@ -126,20 +126,21 @@ class Tasks:
 
     async def heartbeat(self, caller: Caller, task_id: str) -> Task:
         """Renew a task's lease. Raises TaskFinished if it has ended."""
-        await self._own(caller, task_id)
+        await self.own(caller, task_id)
         return await self._store.heartbeat(task_id, self._clock())
 
     async def cancel(self, caller: Caller, task_id: str) -> Task:
         """Ask a task's producer to stop; a queued task ends at once. A repeat changes nothing."""
-        await self._own(caller, task_id)
+        await self.own(caller, task_id)
         return await self._store.request_cancel(task_id, self._clock())
 
     async def delete(self, caller: Caller, task_id: str) -> None:
         """Remove a finished task. Raises TaskNotFinished."""
-        await self._own(caller, task_id)
+        await self.own(caller, task_id)
         await self._store.delete_task(task_id)
 
-    async def _own(self, caller: Caller, task_id: str) -> Task:
+    async def own(self, caller: Caller, task_id: str) -> Task:
+        """The task, for its producer: as ``get``, with the scope ``write`` in the place of ``read``."""
         caller.require(Scope.WRITE)
         return caller.see(await self._head(task_id))
 

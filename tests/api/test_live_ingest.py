@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskserver.config import Limits, Settings, Timing
+from taskserver.model import Scope
 from tests.api.conftest import Serve
 from tests.api.conversation import NDJSON, Answer, Api, refused
 from tests.eventually import eventually
@@ -299,6 +300,24 @@ async def test_while_it_is_open_the_lease_is_renewed(serve: Serve) -> None:
         assert (await api.task(task_id))["state"] == "running"
         assert (await producer.end()).status == 200
     assert (await api.task(task_id, wait=20))["state"] == "interrupted"
+
+
+async def test_a_quiet_body_needs_no_more_than_the_right_to_write(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskserver.api.tasks.ingest.LIVE_LOOK", 0.01)
+    writer = await admin.with_key("writer", Scope.WRITE)
+    task_id = await writer.create()
+    looks: list[str] = []
+    own = admin.services.tasks.own
+
+    async def counted(caller: Any, task: str) -> Any:
+        looks.append(task)
+        return await own(caller, task)
+
+    monkeypatch.setattr(admin.services.tasks, "own", counted)
+    async with Producer(writer, task_id) as producer:
+        producer.write(b"one\n")
+        await eventually(lambda: len(looks) > 10)
+        assert (await producer.end()).json["last"] == 1
 
 
 async def test_a_quiet_body_learns_that_its_task_has_ended(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ async def _receive_live(request: web.Request, task_id: str, first: int | None, d
     tasks, who = services(request).tasks, caller(request)
     # An empty append checks the task and says where it ends, before anything is read.
     begun = done = await tasks.append(who, task_id, Lines(0, b"", b""), first)
-    lease = (await tasks.heartbeat(who, task_id)).lease_us
+    lease = (await tasks.own(who, task_id)).lease_us
     renew_every = float("inf") if lease is None else lease / MICROSECONDS / RENEWALS
     rest = b""
     longest = limit if decode is from_text else limit * ROW_GROWTH + ROW_ROOM
@@ -95,7 +95,7 @@ async def _next_data(request: web.Request, task_id: str, renew_every: float) -> 
                 raise Draining("the server is shutting down; go on at `last` when it is back")
             tasks, who = services(request).tasks, caller(request)
             # A heartbeat to a task that has ended is refused, and so ends the body.
-            if loop.time() >= renew_at or (await tasks.get(who, task_id)).finished:
+            if loop.time() >= renew_at or (await tasks.own(who, task_id)).finished:
                 await tasks.heartbeat(who, task_id)
                 renew_at = loop.time() + renew_every
         return reading.result()
