@@ -18,8 +18,8 @@ from aiohttp import web
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
 from webargs.aiohttpparser import AIOHTTPParser
 
-from taskserver.errors import BadBody, BadJson, BadParameter, TooLarge, UnsupportedMediaType
-from taskserver.web.context import services
+from taskserver.errors import BadBody, BadJson, BadParameter, UnsupportedMediaType
+from taskserver.web.bodies import declared_type, read_body
 
 QUERIES_REMEMBERED = 4096
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
@@ -153,29 +153,6 @@ async def read_json(request: web.Request) -> Any:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
-
-
-async def read_body(request: web.Request) -> bytes:
-    """The whole body, within the limit. Raises TooLarge."""
-    check_encoding(request)
-    limit = services(request).settings.limits.body_bytes
-    if request.content_length is not None and request.content_length > limit:
-        raise TooLarge(f"the body is larger than {limit} bytes")
-    # aiohttp counts while it reads (after decompression too) and gives up at client_max_size, which is the same limit.
-    return await request.read()
-
-
-def check_encoding(request: web.Request) -> None:
-    """Raise UnsupportedMediaType for a compressed body: one that is cut off would look whole, and lose lines."""
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedMediaType(f"the body must not be compressed (Content-Encoding: {encoding})")
-
-
-def declared_type(request: web.Request) -> str | None:
-    """The body's media type in lower case without parameters, or None if the client did not say."""
-    header = request.headers.get("Content-Type")
-    return None if header is None else header.partition(";")[0].strip().lower()
 
 
 def one_of(values: type[Any]) -> Callable[[Any], None]:

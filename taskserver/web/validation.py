@@ -16,8 +16,8 @@ from marshmallow import Schema, ValidationError, fields
 
 from taskserver.encoding import dumps
 from taskserver.errors import UnsupportedMediaType
+from taskserver.web.bodies import declared_type, read_body
 from taskserver.web.failures import Unprocessable
-from taskserver.web.params import declared_type, read_body
 
 MAX_ECHO = 1024  # bytes of JSON; a larger input is not sent back to whom it came from
 

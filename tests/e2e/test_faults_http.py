@@ -169,6 +169,24 @@ def test_broken_chunks(server: Server, task: str) -> None:
         assert client.send(b"no length\r\nline\n\r\n0\r\n\r\n").answer().status == 400
 
 
+def test_chunks_that_break_under_way_end_a_live_body(server: Server) -> None:
+    uid = server.new_task()
+    with Raw(server) as producer:
+        producer.ask("POST", f"/v1/tasks/{uid}/output", CHUNKED).send_chunk(b"whole\nhalf")
+        assert server.get(f"/v1/tasks/{uid}/output?first=0&wait=20").json["output"] == ["whole"]
+        refused(producer.send(b"no length\r\n\r\n").answer(), 400, 87, "chunked")
+    assert server.get(f"/v1/tasks/{uid}").json["output"] == ["whole"]
+
+
+def test_chunks_that_break_under_way_end_a_json_body(server: Server, task: str) -> None:
+    with Raw(server) as client:
+        expect = "Expect: 100-continue"
+        client.ask("POST", f"/v1/tasks/{task}/output", "Content-Type: application/json", CHUNKED, expect)
+        assert client.socket.recv(1000).startswith(b"HTTP/1.1 100 ")  # the handler is reading
+        client.send_chunk(b'{"lines": ["')
+        refused(client.send(b"no length\r\n\r\n").answer(), 400, 87, "chunked")
+
+
 @pytest.mark.parametrize("credential", ["Key é" + "x" * 42, "Key \udcff\udcfe", "Key", "Basic eDp5"])
 def test_a_credential_of_strange_bytes(server: Server, task: str, credential: str) -> None:
     with Raw(server) as client:

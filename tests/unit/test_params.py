@@ -11,7 +11,8 @@ from marshmallow import Schema, ValidationError, fields
 from taskserver.errors import BadParameter
 from taskserver.model import Scope, TaskState
 from taskserver.web import params
-from taskserver.web.params import Integer, QueryInteger, body_text, declared_type, describe, one_of, query
+from taskserver.web.bodies import declared_type
+from taskserver.web.params import Integer, QueryInteger, body_text, describe, one_of, query
 
 
 class Question(Schema):

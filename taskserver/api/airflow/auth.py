@@ -10,8 +10,8 @@ from taskserver.api.airflow.answers import FORM, JSON, json_answer
 from taskserver.api.airflow.schemas import LoginBody
 from taskserver.errors import BadParameter, NoCredential, UnsupportedMediaType
 from taskserver.keys import Caller
+from taskserver.web.bodies import declared_type, read_body
 from taskserver.web.context import services
-from taskserver.web.params import declared_type, read_body
 from taskserver.web.validation import load, load_body
 
 LOGIN = LoginBody()

@@ -18,15 +18,15 @@ from taskserver.encoding import encode_lines, encode_records, parse_time, split_
 from taskserver.errors import BadBody, BadJson, Draining, TaskServerError, TooLarge, UnsupportedMediaType
 from taskserver.model import MICROSECONDS, Lines, Stream, now_us
 from taskserver.store import Appended
+from taskserver.web.bodies import LOOK, check_encoding, declared_type, read_body, read_watched
 from taskserver.web.context import caller, services
-from taskserver.web.params import body, check_encoding, declared_type, read_body
+from taskserver.web.params import body
 
 TEXT, NDJSON, JSON = "text/plain", "application/x-ndjson", "application/json"
 LINES_BODY = LinesBody()
 STREAMS = {"stdout": Stream.STDOUT, "stderr": Stream.STDERR}
 MOST_GROWTH = 3  # a byte that is not UTF-8 becomes U+FFFD, which has three
 ROW_GROWTH, ROW_ROOM = 6, 1024  # an NDJSON row has up to six bytes for one (as \u0000), and what is around the text
-LIVE_LOOK = 0.5  # how often a quiet live body looks after its key: a revoked one must end within a second
 RENEWALS = 3  # an open live body is a sign of life: so often it renews the lease in the lease's time
 
 Decode = Callable[[bytes, int], Lines]
@@ -80,27 +80,24 @@ async def _receive_live(request: web.Request, task_id: str, first: int | None, d
 
 
 async def _next_data(request: web.Request, task_id: str, renew_every: float) -> bytes:
-    """What has arrived; empty at the body's end. Raises BadCredential, Draining."""
+    """What has arrived; empty at the body's end. Raises BadBody, BadCredential, Draining."""
     if data := request.content.read_nowait():
         return data
+    tasks, who = services(request).tasks, caller(request)
     loop = asyncio.get_running_loop()
     renew_at = loop.time() + renew_every
-    # Not wait_for: before Python 3.12 it can lose a cancellation that comes with the reading's own failure.
-    reading = asyncio.ensure_future(request.content.readany())
-    try:
-        while not reading.done():
-            await asyncio.wait([reading], timeout=min(LIVE_LOOK, renew_every))
-            caller(request).check()
-            if services(request).waits.draining:
-                raise Draining("the server is shutting down; go on at `last` when it is back")
-            tasks, who = services(request).tasks, caller(request)
-            # A heartbeat to a task that has ended is refused, and so ends the body.
-            if loop.time() >= renew_at or (await tasks.own(who, task_id)).finished:
-                await tasks.heartbeat(who, task_id)
-                renew_at = loop.time() + renew_every
-        return reading.result()
-    finally:
-        reading.cancel()
+
+    async def look() -> None:
+        nonlocal renew_at
+        who.check()  # a revoked key must end its body within a second
+        if services(request).waits.draining:
+            raise Draining("the server is shutting down; go on at `last` when it is back")
+        # A heartbeat to a task that has ended is refused, and so ends the body.
+        if loop.time() >= renew_at or (await tasks.own(who, task_id)).finished:
+            await tasks.heartbeat(who, task_id)
+            renew_at = loop.time() + renew_every
+
+    return await read_watched(request, request.content.readany(), min(LOOK, renew_every), look)
 
 
 def _cut_at_newline(data: bytes) -> tuple[bytes, bytes]:
