@@ -7,12 +7,11 @@ through connections of their own, which WAL mode lets read beside it.
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
@@ -24,6 +23,7 @@ from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskF
 from taskserver.store import Appended, Change, Listener, RunChange, Store
 from taskserver.stores.sqlite.committer import GroupCommitter
 from taskserver.stores.sqlite.file import DatabaseFile
+from taskserver.stores.sqlite.keys import KeyWrites
 from taskserver.stores.sqlite.rows import (
     DAG_COLUMNS,
     FIND_CHUNKS,
@@ -41,7 +41,9 @@ from taskserver.stores.sqlite.rows import (
     split_chunk,
     task_from_row,
 )
-from taskserver.stores.sqlite.transaction import SqliteTransaction
+from taskserver.stores.sqlite.runs import RunWrites
+from taskserver.stores.sqlite.tasks import TaskWrites
+from taskserver.stores.sqlite.transaction import Operation, SqliteTransaction
 
 READERS = 2  # one more than one, so that a long catch-up does not stand in the way of a short look
 FIRST_ROWS = 4  # four full chunks fill a page; if they are small, their average tells how many more to ask for
@@ -54,6 +56,7 @@ _HAS_LABEL = (
     " WHERE has.key = wanted.key AND has.value = wanted.value)"
 )
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -91,7 +94,7 @@ class SqliteStore(Store):
     # --- tasks -------------------------------------------------------------------
 
     async def create_task(self, new: NewTask, now: int) -> Task:
-        return await self._change(lambda tx: tx.tasks.create(new, now))
+        return await self._tasks(TaskWrites.create, new, now)
 
     async def get_task(self, task_id: str) -> Task:
         rows = await self._query(f"SELECT {TASK_COLUMNS}, result FROM task WHERE id = ?", (task_id,))
@@ -114,38 +117,35 @@ class SqliteStore(Store):
         return [task_from_row(row) for row in rows]
 
     async def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:
-        return await self._change(lambda tx: tx.tasks.append(task_id, lines, first, now))
+        return await self._tasks(TaskWrites.append, task_id, lines, first, now)
 
     async def finish(
         self, task_id: str, outcome: Outcome, now: int, lines: Lines | None = None, first: int | None = None
     ) -> Task:
-        return await self._change(lambda tx: tx.tasks.finish(task_id, outcome, now, lines, first))
+        return await self._tasks(TaskWrites.finish, task_id, outcome, now, lines, first)
 
     async def heartbeat(self, task_id: str, now: int) -> Task:
-        return await self._change(lambda tx: tx.tasks.heartbeat(task_id, now))
+        return await self._tasks(TaskWrites.heartbeat, task_id, now)
 
     async def request_cancel(self, task_id: str, now: int) -> Task:
-        return await self._change(lambda tx: tx.tasks.request_cancel(task_id, now))
+        return await self._tasks(TaskWrites.request_cancel, task_id, now)
 
     async def delete_task(self, task_id: str) -> None:
-        await self._change(lambda tx: tx.tasks.delete(task_id))
+        await self._tasks(TaskWrites.delete, task_id)
 
     async def expire_leases(self, now: int) -> list[Task]:
         # Looked for by a reader first: most of the time nothing is overdue, and a commit is not free.
         overdue = await self._query("SELECT 1 FROM task WHERE lease_expires_at <= ? LIMIT 1", (now,))
-        return await self._change(lambda tx: tx.tasks.expire_leases(now)) if overdue else []
+        return await self._tasks(TaskWrites.expire_leases, now) if overdue else []
 
     async def renew_leases(self, now: int) -> None:
-        def renew(tx: SqliteTransaction) -> None:
-            tx.tasks.renew_leases(now)
-            tx.runs.renew_leases(now)
-
-        await self._change(renew)
+        await self._tasks(TaskWrites.renew_leases, now)
+        await self._runs(RunWrites.renew_leases, now)
 
     # --- runs --------------------------------------------------------------------
 
     async def put_dag(self, new: NewDag, now: int) -> Dag:
-        return await self._change(lambda tx: tx.runs.put_dag(new, uuid7(now), now))
+        return await self._runs(RunWrites.put_dag, new, uuid7(now), now)
 
     async def get_dag(self, dag_id: str) -> Dag:
         return await self._dag("dag_id = ?", dag_id)
@@ -158,7 +158,7 @@ class SqliteStore(Store):
         return [dag_from_row(row) for row in await self._query(sql, (owner,))]
 
     async def create_run(self, new: NewRun, now: int) -> Run:
-        return await self._change(lambda tx: tx.runs.create(new, now))
+        return await self._runs(RunWrites.create, new, now)
 
     async def get_run(self, run: uuid.UUID) -> Run:
         return await self._run(str(run), "id = ?", str(run))
@@ -178,23 +178,23 @@ class SqliteStore(Store):
     async def claim_run(
         self, owner: str | None, dag_ids: tuple[str, ...], claim: str, lease_us: int, now: int
     ) -> Run | None:
-        return await self._change(lambda tx: tx.runs.claim(owner, dag_ids, claim, lease_us, now))
+        return await self._runs(RunWrites.claim, owner, dag_ids, claim, lease_us, now)
 
     async def heartbeat_run(self, run: uuid.UUID, claim: str, now: int) -> Run:
-        return await self._change(lambda tx: tx.runs.heartbeat(run, claim, now))
+        return await self._runs(RunWrites.heartbeat, run, claim, now)
 
     async def finish_run(self, run: uuid.UUID, claim: str | None, state: RunState | None, error: str, now: int) -> Run:
-        return await self._change(lambda tx: tx.runs.finish(run, claim, state, error, now))
+        return await self._runs(RunWrites.finish, run, claim, state, error, now)
 
     async def cancel_run(self, run: uuid.UUID, now: int) -> Run:
-        return await self._change(lambda tx: tx.runs.request_cancel(run, now))
+        return await self._runs(RunWrites.request_cancel, run, now)
 
     async def delete_run(self, run: uuid.UUID) -> None:
-        await self._change(lambda tx: tx.runs.delete(run))
+        await self._runs(RunWrites.delete, run)
 
     async def expire_runs(self, now: int) -> list[Run]:
         overdue = await self._query("SELECT 1 FROM run WHERE lease_expires_at <= ? LIMIT 1", (now,))
-        return await self._change(lambda tx: tx.runs.expire_leases(now)) if overdue else []
+        return await self._runs(RunWrites.expire_leases, now) if overdue else []
 
     async def run_tasks(self, run: uuid.UUID, results_of: Collection[str] | None = ()) -> list[Task]:
         result, values = "result", []
@@ -205,7 +205,7 @@ class SqliteStore(Store):
         return [task_from_row(row) for row in await self._query(sql, (*values, str(run)))]
 
     async def keep_secret(self, name: str, value: bytes) -> bytes:
-        return await self._change(lambda tx: tx.keys.keep_secret(name, value))
+        return await self._keys(KeyWrites.keep_secret, name, value)
 
     async def _dag(self, where: str, *values: str) -> Dag:
         rows = await self._query(f"SELECT {DAG_COLUMNS} FROM dag WHERE {where}", values)
@@ -250,15 +250,15 @@ class SqliteStore(Store):
         while chunks := await self.read(log, first, MAX_LINE_NUMBER, SEAL_BYTES):
             # Compression runs in a thread: it takes milliseconds and lets go of the interpreter.
             rows = await asyncio.to_thread(_seal_rows, log, chunks)
-            if not await self._change(functools.partial(_replace, log=log, old=chunks, rows=rows)):
+            if not await self._tasks(TaskWrites.replace_chunks, log, chunks, rows):
                 return  # it was deleted, or somebody else is sealing it
             first = chunks[-1].end
-        await self._change(lambda tx: tx.tasks.mark_sealed(log))
+        await self._tasks(TaskWrites.mark_sealed, log)
 
     # --- keys --------------------------------------------------------------------
 
     async def add_key(self, key: ApiKey) -> None:
-        await self._change(lambda tx: tx.keys.add(key))
+        await self._keys(KeyWrites.add, key)
 
     async def get_key(self, key_id: str) -> ApiKey:
         rows = await self._query(f"SELECT {KEY_COLUMNS} FROM api_key WHERE id = ?", (key_id,))
@@ -271,12 +271,24 @@ class SqliteStore(Store):
         return [key_from_row(row) for row in rows]
 
     async def revoke_key(self, key_id: str, now: int) -> ApiKey:
-        return await self._change(lambda tx: tx.keys.revoke(key_id, now))
+        return await self._keys(KeyWrites.revoke, key_id, now)
 
     # --- plumbing ----------------------------------------------------------------
 
-    def _change(self, operation: Callable[[SqliteTransaction], T]) -> asyncio.Future[T]:
-        return self._committer.submit(operation)
+    def _tasks(
+        self, method: Callable[Concatenate[TaskWrites, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        return self._committer.submit(Operation("tasks", method, args, kwargs))
+
+    def _runs(
+        self, method: Callable[Concatenate[RunWrites, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        return self._committer.submit(Operation("runs", method, args, kwargs))
+
+    def _keys(
+        self, method: Callable[Concatenate[KeyWrites, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        return self._committer.submit(Operation("keys", method, args, kwargs))
 
     def _report(self, changes: Sequence[Change | RunChange]) -> None:
         self._listener(changes)
@@ -290,10 +302,6 @@ class SqliteStore(Store):
 
 def _nobody(changes: Sequence[Change | RunChange]) -> None:
     """The listener of a store that nobody listens to."""
-
-
-def _replace(tx: SqliteTransaction, log: int, old: Sequence[Chunk], rows: Sequence[Row]) -> bool:
-    return tx.tasks.replace_chunks(log, old, rows)
 
 
 def _seal_rows(log: int, chunks: Sequence[Chunk]) -> list[Row]:

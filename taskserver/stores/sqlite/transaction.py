@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.model import Chunk
@@ -12,6 +14,24 @@ from taskserver.stores.sqlite.keys import KeyWrites
 from taskserver.stores.sqlite.rows import INSERT_CHUNK, Row, chunk_key, chunk_to_rows
 from taskserver.stores.sqlite.runs import RunWrites
 from taskserver.stores.sqlite.tasks import TaskWrites
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """What to do in a transaction: a method of one of its parts, and the arguments.
+
+    Unlike a closure it can be sent to another process.
+    """
+
+    part: str
+    method: Callable[..., T]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+    def __call__(self, transaction: SqliteTransaction) -> T:
+        return self.method(getattr(transaction, self.part), *self.args, **self.kwargs)
 
 
 class SqliteTransaction:
