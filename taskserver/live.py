@@ -1,7 +1,8 @@
 """LiveLogs: heads and newest lines in memory, bounded, so that a poll at the tail reads no database.
 
-A log's *head* is its task or run as it was committed last. Each commit of this
-process is applied here before it is acknowledged, so an entry is never behind.
+A log's *head* is its task or run as it was committed last. Each commit is
+applied here before this process acknowledges it; where other processes commit
+too, ``Store.behind`` tells that one of theirs is still on its way.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class LiveLogs(Generic[K, H]):
         newer. (If entries were dropped meanwhile, that commit's may be among
         them, so nothing is kept.)
         """
+        if self._store.behind:  # a client may know more than this process
+            await self._store.catch_up()
         live = self._entries.get(key)
         if live is not None:
             return live.head

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from taskserver.config import Settings
-from taskserver.errors import FirstBeyondOutput, StoreUnavailable, TaskNotFound, TooLarge
+from taskserver.errors import FirstBeyondOutput, TaskNotFound, TooLarge
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
 from taskserver.model import (
@@ -27,10 +25,6 @@ from taskserver.model import (
 from taskserver.store import Appended, Change, Store
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
-
-log = logging.getLogger(__name__)
-
-SEAL_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +60,8 @@ class Tasks:
         self._wakeup = wakeup
         self._waits = waits
         self._limits = settings.limits
-        self._timing = settings.timing
         self._clock = clock
         self._live: LiveLogs[str, Task] = LiveLogs(store, settings.memory)
-        self._ended = asyncio.Event()
-        self._background: list[asyncio.Task[None]] = []
-
-    # --- lifetime ------------------------------------------------------------------
-
-    async def start(self) -> None:
-        """Start the background work."""
-        self._background = [asyncio.create_task(self._reap()), asyncio.create_task(self._seal())]
-
-    async def close(self) -> None:
-        """Stop the background work. The store is its owner's to close."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
 
     # --- producing -----------------------------------------------------------------
 
@@ -232,44 +211,7 @@ class Tasks:
                 topics[output_topic(task.id)] = None
             if task.finished or change.deleted:
                 topics[end_topic(task.id)] = None
-                self._ended.set()
         self._wakeup.publish(topics)
-
-    # --- background ----------------------------------------------------------------
-
-    async def _reap(self) -> None:
-        """Deal with tasks and runs whose producers and claimants were not heard of in time.
-
-        All leases begin anew first, since nobody could renew one while no server
-        ran. Where that fails (on a full disk) nobody is lost before it succeeds.
-        """
-        renewed = False
-        while True:
-            try:
-                if not renewed:
-                    await self._store.renew_leases(self._clock())
-                    renewed = True
-                for run in await self._store.expire_runs(self._clock()):
-                    log.warning("run %s: claimant lost; now %s", run.id, run.state.value)
-                for task in await self._store.expire_leases(self._clock()):
-                    log.warning("task %s: %s", task.id, task.error)
-            except StoreUnavailable as error:
-                log.error("cannot look for lost producers: %s", error)
-            await asyncio.sleep(self._timing.reaper)
-
-    async def _seal(self) -> None:
-        """Seal what has ended, also what an earlier process left."""
-        while True:
-            self._ended.clear()
-            try:
-                while tasks := await self._store.unsealed(SEAL_BATCH):
-                    for task in tasks:
-                        await self._store.seal(task.log)
-            except StoreUnavailable as error:
-                log.error("cannot seal finished output: %s", error)
-                await asyncio.sleep(self._timing.sealer_pause)
-            else:
-                await self._ended.wait()
 
 
 def output_topic(task_id: str) -> str:

@@ -21,7 +21,7 @@ LAYERS = [
     ["taskserver.store", "taskserver.wakeup"],
     ["taskserver.keys", "taskserver.live"],
     ["taskserver.tokens", "taskserver.waiting"],
-    ["taskserver.tasks", "taskserver.runs"],
+    ["taskserver.tasks", "taskserver.runs", "taskserver.upkeep"],
     ["taskserver.stores"],
     ["taskserver.keyfile"],
     ["taskserver.web.streaming", "taskserver.web.failures"],
@@ -102,6 +102,7 @@ def same_package(name: str, target: str) -> bool:
         name.startswith(layer) and target.startswith(layer)
         for layer in (
             "taskserver.stores",
+            "taskserver.serving",
             "taskserver.api",
             "taskserver.client",
             "taskserver.cli",
@@ -135,6 +136,8 @@ def test_only_the_stores_package_names_a_backend() -> None:
         for imported in imports(path):
             assert not imported.startswith("taskserver.stores.") or imported.rpartition(".")[2] in (
                 "open_store",
+                "open_shared_store",
+                "join_store",
                 "sqlite_path",
             ), f"{name} imports {imported}"
 

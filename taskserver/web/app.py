@@ -16,9 +16,10 @@ from taskserver.config import Settings
 from taskserver.keys import Keys
 from taskserver.model import Scope
 from taskserver.runs import Runs
-from taskserver.store import Change, RunChange, Store
+from taskserver.store import AnyChange, Change, RunChange, Store
 from taskserver.tasks import Tasks
 from taskserver.tokens import Tokens
+from taskserver.upkeep import Upkeep
 from taskserver.waiting import Waits
 from taskserver.wakeup import LocalWakeup
 from taskserver.web.context import CALLER, SERVICES, Services
@@ -27,20 +28,27 @@ from taskserver.web.openapi import DOCUMENT, encode_document
 from taskserver.web.rooms import Handler, Room
 
 
-def make_services(settings: Settings, store: Store) -> Services:
-    """The services over an open store; ``make_app`` starts and stops them."""
+def make_services(settings: Settings, store: Store, *, upkeep: bool = True) -> Services:
+    """The services over an open store; ``make_app`` starts and stops them.
+
+    Without ``upkeep`` another process looks after the store.
+    """
     wakeup = LocalWakeup()
     waits = Waits(wakeup, settings.limits, settings.timing)
     tasks = Tasks(store, wakeup, waits, settings)
     runs = Runs(store, wakeup, waits, settings)
+    keys = Keys(store, wakeup)
+    keeper = Upkeep(store, settings.timing) if upkeep else None
 
-    def committed(changes: Sequence[Change | RunChange]) -> None:
+    def committed(changes: Sequence[AnyChange]) -> None:
         tasks.committed([change for change in changes if isinstance(change, Change)])
         runs.committed([change for change in changes if isinstance(change, RunChange)])
+        keys.committed(changes)
+        if keeper is not None:
+            keeper.committed(changes)
 
     store.listen(committed)
-    keys = Keys(store, wakeup)
-    return Services(settings, store, wakeup, waits, tasks, runs, keys, Tokens(store, keys))
+    return Services(settings, store, wakeup, waits, tasks, runs, keys, Tokens(store, keys), keeper)
 
 
 def make_rooms() -> tuple[list[Room], Room]:
@@ -98,10 +106,12 @@ async def _expect(request: web.Request) -> None:
 
 async def _running(app: web.Application) -> AsyncIterator[None]:
     services = app[SERVICES]
-    await services.tasks.start()
+    if services.upkeep is not None:
+        await services.upkeep.start()
     yield
     services.waits.drain()
-    await services.tasks.close()
+    if services.upkeep is not None:
+        await services.upkeep.close()
     await services.wakeup.close()
 
 

@@ -12,6 +12,7 @@ from taskserver.runs import Runs
 from taskserver.store import Store
 from taskserver.tasks import Tasks
 from taskserver.tokens import Tokens
+from taskserver.upkeep import Upkeep
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
 from taskserver.web.streaming import EncodeOnce
@@ -29,6 +30,7 @@ class Services:
     runs: Runs
     keys: Keys
     tokens: Tokens
+    upkeep: Upkeep | None
     encoded: EncodeOnce = field(default_factory=EncodeOnce)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from taskserver.store import Store
-from taskserver.stores import open_store
+from taskserver.stores import join_store, open_shared_store, open_store
 from taskserver.wakeup import LocalWakeup, Wakeup
 from tests.contract.helpers import Opener, Recorder
 
@@ -17,11 +17,29 @@ async def open_sqlite(folder: Path) -> Store:
     return await open_store(f"sqlite:///{folder}/tasks.db")
 
 
+async def open_joined(folder: Path) -> Store:
+    """A store that another one commits for, over a real socket; this one's end is the other one's too."""
+    shared = await open_shared_store(f"sqlite:///{folder}/tasks.db")
+    joined = await join_store(await shared.invite(), lost=unexpected)
+    leave = joined.close
+
+    async def close() -> None:
+        await leave()
+        await shared.close()
+
+    joined.close = close  # type: ignore[method-assign]
+    return joined
+
+
+def unexpected() -> None:
+    raise AssertionError("the store that commits was lost")
+
+
 async def open_local(folder: Path) -> Wakeup:
     return LocalWakeup()
 
 
-STORES = [pytest.param(open_sqlite, id="sqlite")]
+STORES = [pytest.param(open_sqlite, id="sqlite"), pytest.param(open_joined, id="sqlite-joined")]
 WAKEUPS = [pytest.param(open_local, id="local")]
 
 

@@ -39,6 +39,8 @@ def chunk(first: int, *texts: str) -> Chunk:
 class Disk:
     """What stands in the store, and reads of heads that last as long as a test wants."""
 
+    behind = False  # nobody else commits
+
     def __init__(self) -> None:
         self.chunks: dict[int, list[Chunk]] = {}
         self.reads: list[tuple[int, int, int]] = []

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.model import Chunk
-from taskserver.store import Change, RunChange
+from taskserver.store import AnyChange
 from taskserver.stores.sqlite.keys import KeyWrites
 from taskserver.stores.sqlite.rows import INSERT_CHUNK, Row, chunk_key, chunk_to_rows
 from taskserver.stores.sqlite.runs import RunWrites
@@ -39,10 +39,10 @@ class SqliteTransaction:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.db = connection
-        self.changes: list[Change | RunChange] = []
+        self.changes: list[AnyChange] = []
         self.tasks = TaskWrites(self)
         self.runs = RunWrites(self)
-        self.keys = KeyWrites(connection)
+        self.keys = KeyWrites(self)
 
     def flush(self) -> None:
         """Write what was collected: tasks first, since their transitions are events of their runs."""
