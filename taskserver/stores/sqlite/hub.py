@@ -58,12 +58,12 @@ class HubStore(SqliteStore, SharedStore):
         self._members.discard(member)
 
     def _report(self, changes: Sequence[AnyChange]) -> None:
+        count = self._count.value + 1
+        frame = changes_frame(count, changes) if self._members else b""
         # In this order: who is told of an answer can find out that there is news, and finds them on their way.
-        self._count.value += 1
-        if self._members:
-            frame = changes_frame(self._count.value, changes)
-            for member in list(self._members):
-                member.send(frame)
+        self._count.value = count
+        for member in list(self._members):
+            member.send(frame)
         super()._report(changes)
 
 
