@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from taskserver.api.tasks.schemas import LinesBody
-from taskserver.encoding import encode_lines, encode_records, parse_time, split_text
+from taskserver.encoding import encode_lines, encode_records, encode_text, parse_time, split_text
 from taskserver.errors import BadBody, BadJson, Draining, TaskServerError, TooLarge, UnsupportedMediaType
 from taskserver.model import MICROSECONDS, Lines, Stream, now_us
 from taskserver.store import Appended
@@ -117,11 +117,10 @@ def from_texts(texts: list[str], limit: int) -> Lines:
 
 def from_text(data: bytes, limit: int) -> Lines:
     """Lines of raw output."""
-    texts = split_text(data)
     if len(data) * MOST_GROWTH > limit:
-        for number, text in enumerate(texts):
+        for number, text in enumerate(split_text(data)):
             _check_length(text, number, limit)
-    return encode_lines(texts, now_us())
+    return encode_text(data, now_us())
 
 
 def from_ndjson(data: bytes, limit: int) -> Lines:

@@ -153,10 +153,11 @@ def chunk_from_row(row: Row) -> Chunk:
     return Chunk(key & (1 << LINE_BITS) - 1, count, payload, side)
 
 
-def chunk_to_rows(log: int, chunk: Chunk) -> Iterator[Row]:
+def chunk_to_rows(log: int, chunk: Chunk) -> list[Row]:
     """Rows for an append: one, unless it is much larger than a chunk should be."""
-    for part in split_chunk(chunk):
-        yield (chunk_key(log, part.first), part.count, PLAIN, part.payload, part.side)
+    if len(chunk.payload) < 2 * CHUNK_BYTES:
+        return [(chunk_key(log, chunk.first), chunk.count, PLAIN, chunk.payload, chunk.side)]
+    return [(chunk_key(log, part.first), part.count, PLAIN, part.payload, part.side) for part in split_chunk(chunk)]
 
 
 def split_chunk(chunk: Chunk) -> Iterator[Chunk]:
