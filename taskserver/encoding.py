@@ -132,12 +132,23 @@ def cut(chunk: Chunk, first: int, end: int) -> Chunk:
         return chunk
     if first >= end:
         return Chunk(first, 0, b"")
-    start, stop = first - chunk.first, end - chunk.first
-    payload = SEPARATOR.join(chunk.payload.split(SEPARATOR)[start:stop])
-    side = chunk.side
-    if len(side) > SIDE_WIDTH:
-        side = side[start * SIDE_WIDTH : stop * SIDE_WIDTH]
-    return Chunk(first, end - first, payload, side)
+    start, count = first - chunk.first, end - first
+    # Looking for one byte is ten times faster than for two, and only the lines up to the nearer end are looked at.
+    if end - chunk.first <= chunk.end - first:
+        lines = chunk.payload.split(b"\n", start + count)[start : start + count]
+    else:
+        lines = chunk.payload.rsplit(b"\n", chunk.count - start)[1 : 1 + count]
+    return Chunk(first, count, b"\n".join(lines).removesuffix(b","), cut_side(chunk.side, start, count))
+
+
+def cut_side(side: bytes, start: int, count: int) -> bytes:
+    """The part of a side column that belongs to ``count`` lines from the ``start``-th on."""
+    return side if len(side) == SIDE_WIDTH else side[start * SIDE_WIDTH : (start + count) * SIDE_WIDTH]
+
+
+def count_lines(payload: bytes) -> int:
+    """How many lines a payload has that is not empty."""
+    return payload.count(b"\n") + 1
 
 
 def decode_texts(payload: bytes) -> list[str]:
