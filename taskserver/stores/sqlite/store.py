@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from taskserver.config import MAX_LINE_NUMBER
@@ -42,6 +43,7 @@ from taskserver.stores.sqlite.rows import (
 from taskserver.stores.sqlite.runs import RunWrites
 from taskserver.stores.sqlite.tasks import TaskWrites
 from taskserver.stores.sqlite.transaction import Operation, SqliteTransaction
+from taskserver.stores.sqlite.works import Heads
 
 FIRST_ROWS = 4  # four full chunks fill a page; if they are small, their average tells how many more to ask for
 MAX_ROWS = 4096
@@ -89,7 +91,8 @@ class SqliteStore(Store):
         file = DatabaseFile(path, synchronous)
         writer = await asyncio.to_thread(file.open)
         readers = await Readers.open(path)
-        return cls(readers, lambda report: GroupCommitter(writer, SqliteTransaction, report), file)
+        begin = partial(SqliteTransaction, heads=Heads())
+        return cls(readers, lambda report: GroupCommitter(writer, begin, report), file)
 
     def listen(self, listener: Listener) -> None:
         self._listener = listener
