@@ -51,7 +51,7 @@ class HubStore(SqliteStore, SharedStore):
     def welcome(self, member: _Member) -> None:
         """Tell a new member from now on what is committed."""
         self._members.add(member)
-        member.send(changes_frame(self._count.value, ()))
+        member.tell(changes_frame(self._count.value, ()))
 
     def forget(self, member: _Member) -> None:
         """A member has left."""
@@ -63,7 +63,7 @@ class HubStore(SqliteStore, SharedStore):
         # In this order: who is told of an answer can find out that there is news, and finds them on their way.
         self._count.value = count
         for member in list(self._members):
-            member.send(frame)
+            member.tell(frame)
         super()._report(changes)
 
 
@@ -74,17 +74,19 @@ class _Member(asyncio.Protocol):
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._frames = FrameReader()
+        self._changes: list[bytes] = []  # frames
         self._answers: list[Answer] = []
+        self._flushing = False
         self._transport: asyncio.Transport
 
-    def send(self, frame: bytes) -> None:
-        """Send a frame; a process that has left too many unread is given up."""
-        if self._transport.is_closing():
-            return
-        self._transport.write(frame)
-        if self._transport.get_write_buffer_size() > MOST_UNREAD:
-            log.error("a process does not read what is committed; it is cut off")
-            self.abort()
+    def tell(self, changes: bytes) -> None:
+        """Send a frame of changes, together with the answers that are about to follow."""
+        self._changes.append(changes)
+        if not self._flushing:
+            self._flushing = True
+            # Behind the callbacks of the commit's futures, which are about to be queued: one write instead of two, and
+            # the other process wakes once.
+            self._loop.call_soon(self._loop.call_soon, self._flush)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -115,10 +117,19 @@ class _Member(asyncio.Protocol):
         if error is not None and not isinstance(error, TaskServerError):
             error = StoreUnavailable(f"the database failed: {error}")
         self._answers.append((number, error, None if error is not None else future.result()))
-        if len(self._answers) == 1:
-            # The callbacks of a commit run one after another: one frame takes all their answers.
+        if not self._flushing:
+            self._flushing = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        answers, self._answers = self._answers, []
-        self.send(answers_frame(answers))
+        """Send what has gathered; a process that has left too much unread is given up."""
+        frames, self._changes, self._flushing = self._changes, [], False
+        if self._answers:
+            frames.append(answers_frame(self._answers))
+            self._answers = []
+        if self._transport.is_closing():
+            return
+        self._transport.write(b"".join(frames))
+        if self._transport.get_write_buffer_size() > MOST_UNREAD:
+            log.error("a process does not read what is committed; it is cut off")
+            self.abort()
