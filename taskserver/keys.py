@@ -132,6 +132,10 @@ class Keys:
         caller.check()
         return caller
 
+    def recall(self, secret: str) -> Caller | None:
+        """Who holds this key, if that is known already; it may be revoked or expired since."""
+        return self._by_secret.get(secret)
+
     async def verify_id(self, key_id: str) -> Caller:
         """The holder of the key with this id, for ``Tokens``, which was shown the key itself. Raises BadCredential."""
         caller = self._by_id.get(key_id)

@@ -151,6 +151,12 @@ class Tasks:
         caller.require(Scope.READ)
         return caller.see(await self._head(task_id))
 
+    def glance(self, caller: Caller, task_id: str) -> Task | None:
+        """As ``get``, without waiting; None if the task is not in memory."""
+        caller.require(Scope.READ)
+        live = self._live.get(task_id)
+        return None if live is None else caller.see(live.head)
+
     async def list(self, caller: Caller, where: TaskFilter, limit: int, before: int | None = None) -> list[Task]:
         """The caller's tasks (an admin's: everybody's), newest first; see ``Store.list_tasks``."""
         caller.require(Scope.READ)
@@ -165,7 +171,7 @@ class Tasks:
         """
 
         async def look() -> tuple[Task, bool]:
-            task = _check_first(await self.get(caller, task_id), first)
+            task = check_first(await self.get(caller, task_id), first)
             return task, task.finished
 
         return await self._waits.until(caller, end_topic(task_id), timeout, look)
@@ -174,7 +180,7 @@ class Tasks:
         """The task once it has a line past ``first``, has ended, or ``timeout`` seconds have passed (A5)."""
 
         async def look() -> tuple[Task, bool]:
-            task = _check_first(await self.get(caller, task_id), first)
+            task = check_first(await self.get(caller, task_id), first)
             return task, task.finished or task.last > first
 
         return await self._waits.until(caller, output_topic(task_id), timeout, look)
@@ -200,7 +206,7 @@ class Tasks:
         """
 
         async def look() -> tuple[Task, bool]:
-            task = _check_first(await self.get(caller, task_id), first)
+            task = check_first(await self.get(caller, task_id), first)
             return task, task.finished or task.last > first
 
         with self._waits.open(caller, output_topic(task_id)) as wait:
@@ -282,7 +288,8 @@ def end_topic(task_id: str) -> str:
     return f"end:{task_id}"
 
 
-def _check_first(task: Task, first: int) -> Task:
+def check_first(task: Task, first: int) -> Task:
+    """The task itself. Raises FirstBeyondOutput if it has no line ``first`` and that is not its next one."""
     if first > task.last:
         raise FirstBeyondOutput(f"first: is {first}, but the output has {task.last} lines so far", {"last": task.last})
     return task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 
 from aiohttp import web
 
@@ -47,25 +47,32 @@ def abort(request: web.Request) -> None:
 
 
 class EncodeOnce:
-    """Encoded pages of the last moments: followers at the same cursor get the same bytes.
+    """Encoded pages and answers of the last moments: those who ask for the same get the same bytes.
 
-    Lines never change, so an entry is never wrong; only a few are kept, because
-    followers of one task read the same page at almost the same time.
+    A key names what can never change, so an entry is never wrong. Only a few are
+    kept, because those who follow one task ask at almost the same time.
     """
 
-    PAGES = 1024
+    ENTRIES = 1024
     MAX_BYTES = 8 * MIB
 
     def __init__(self) -> None:
-        self._pages: OrderedDict[tuple[str, int, int, int], bytes] = OrderedDict()
+        self._entries: OrderedDict[Hashable, bytes] = OrderedDict()
         self._size = 0
 
-    def get(self, key: tuple[str, int, int, int], encode: Callable[[], bytes]) -> bytes:
-        """The bytes for (format, log, first, end), made by ``encode`` if they are not here."""
-        encoded = self._pages.get(key)
-        if encoded is None:
-            encoded = self._pages[key] = encode()
-            self._size += len(encoded)
-            while self._size > self.MAX_BYTES or len(self._pages) > self.PAGES:
-                self._size -= len(self._pages.popitem(last=False)[1])
+    def find(self, key: Hashable) -> bytes | None:
+        """What was kept under a key and is still here."""
+        return self._entries.get(key)
+
+    def keep(self, key: Hashable, encoded: bytes) -> bytes:
+        """Keep bytes for a while; returns them."""
+        self._size += len(encoded) - len(self._entries.pop(key, b""))
+        self._entries[key] = encoded
+        while self._size > self.MAX_BYTES or len(self._entries) > self.ENTRIES:
+            self._size -= len(self._entries.popitem(last=False)[1])
         return encoded
+
+    def get(self, key: Hashable, encode: Callable[[], bytes]) -> bytes:
+        """The bytes for a key, made by ``encode`` if they are not here."""
+        encoded = self._entries.get(key)
+        return self.keep(key, encode()) if encoded is None else encoded

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from taskserver.api.tasks.answers import JSON
+from taskserver.api.tasks.answers import json_head, make_head
 from taskserver.api.tasks.reading import payload
 from taskserver.api.tasks.schemas import FORMATS, OutputQuery
 from taskserver.config import MAX_OUTPUT_WAIT
@@ -19,9 +19,10 @@ from taskserver.encoding import TASK_TAIL, dumps
 from taskserver.errors import BadParameter
 from taskserver.model import Task
 from taskserver.streams import ENCODERS, SSE, Encoder, parse_event_id, portions
-from taskserver.tasks import Page
-from taskserver.web.context import caller, services
+from taskserver.tasks import Page, check_first
+from taskserver.web.context import Services, caller, services
 from taskserver.web.params import query
+from taskserver.web.prepared import Prepared
 from taskserver.web.streaming import LIVE, NO_STORE, stream
 
 OUTPUT_QUERY = OutputQuery()
@@ -31,7 +32,7 @@ _PREFER_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", 
 
 async def get_output(request: web.Request) -> web.StreamResponse:
     """A page of lines that waits for new ones, or a stream of them."""
-    args = await query(request, OUTPUT_QUERY)
+    args = query(request, OUTPUT_QUERY)
     tasks, task_id = services(request).tasks, request.match_info["id"]
     chosen = _format(request, args["format"])
     first, end_seen = args["first"], False
@@ -50,20 +51,28 @@ async def get_output(request: web.Request) -> web.StreamResponse:
 
 
 async def _json_page(request: web.Request, first: int, args: dict[str, Any]) -> web.StreamResponse:
-    tasks = services(request).tasks
-    headers = {**NO_STORE, "Content-Type": JSON}
-    wait = args["wait"]
+    core, who, task_id = services(request), caller(request), request.match_info["id"]
+    wait, head = args["wait"], json_head()
     if wait is None and (preferred := _PREFER_WAIT.search(",".join(request.headers.getall("Prefer", ())))):
         wait = min(int(preferred[1]), MAX_OUTPUT_WAIT)
-        headers["Preference-Applied"] = f"wait={wait}"
-        headers["Vary"] = "Prefer"
-    task = await tasks.wait_output(caller(request), request.match_info["id"], first, wait or 0)
-    page = await anext(tasks.pages(task, first, min(task.last, first + args["limit"])), None)
-    last = first if page is None else page.end
-    finished = task.finished and last == task.last
-    head = dumps({"first": first, "last": last, "finished": finished})[:-1]
-    lines = b"" if page is None else payload(page.chunks)
-    return web.Response(body=head + b',"output":[' + lines + TASK_TAIL, headers=headers)
+        head = make_head({"Preference-Applied": f"wait={wait}", "Vary": "Prefer"})
+    task = core.tasks.glance(who, task_id) or await core.tasks.get(who, task_id)
+    check_first(task, first)
+    if wait and not task.finished and task.last == first:
+        task = await core.tasks.wait_output(who, task_id, first, wait)
+    return Prepared(head, await _page_body(core, task, first, args["limit"]))
+
+
+async def _page_body(core: Services, task: Task, first: int, limit: int) -> bytes:
+    key = ("page", task.log, task.version, first, limit)
+    body = core.encoded.find(key)
+    if body is None:
+        page = await anext(core.tasks.pages(task, first, min(task.last, first + limit)), None)
+        last = first if page is None else page.end
+        head = dumps({"first": first, "last": last, "finished": task.finished and last == task.last})[:-1]
+        lines = b"" if page is None else payload(page.chunks)
+        body = core.encoded.keep(key, head + b',"output":[' + lines + TASK_TAIL)
+    return body
 
 
 async def _stream(request: web.Request, encoder: Encoder, task: Task, first: int, follow: bool) -> web.StreamResponse:
