@@ -142,14 +142,18 @@ class Tasks:
     async def own(self, caller: Caller, task_id: str) -> Task:
         """The task, for its producer: as ``get``, with the scope ``write`` in the place of ``read``."""
         caller.require(Scope.WRITE)
-        return caller.see(await self._head(task_id))
+        return caller.see(await self.head(task_id))
 
     # --- reading -------------------------------------------------------------------
 
     async def get(self, caller: Caller, task_id: str) -> Task:
         """The task as committed last. Raises TaskNotFound, also for another owner's task."""
         caller.require(Scope.READ)
-        return caller.see(await self._head(task_id))
+        return caller.see(await self.head(task_id))
+
+    async def head(self, task_id: str) -> Task:
+        """The task as committed last, whoever asks: for those who speak to many callers. Raises TaskNotFound."""
+        return await self._live.head(task_id, self._store.get_task)
 
     def glance(self, caller: Caller, task_id: str) -> Task | None:
         """As ``get``, without waiting; None if the task is not in memory."""
@@ -221,9 +225,6 @@ class Tasks:
                 if task.finished or self._waits.draining:
                     return
                 quiet = heartbeat
-
-    async def _head(self, task_id: str) -> Task:
-        return await self._live.head(task_id, self._store.get_task)
 
     def committed(self, changes: Sequence[Change]) -> None:
         """Take over what was committed, then tell those who wait for it."""

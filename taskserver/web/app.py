@@ -11,6 +11,7 @@ from taskserver.api.docs import DOCS_ROUTES
 from taskserver.api.executions import executions_room
 from taskserver.api.health import health_room
 from taskserver.api.tasks import tasks_room
+from taskserver.audience import Audiences
 from taskserver.config import Settings
 from taskserver.keys import Keys
 from taskserver.runs import Runs
@@ -38,7 +39,7 @@ def make_services(settings: Settings, store: Store) -> Services:
 
     store.listen(committed)
     keys = Keys(store, wakeup)
-    return Services(settings, store, wakeup, waits, tasks, runs, keys, Tokens(store, keys))
+    return Services(settings, store, wakeup, waits, tasks, runs, keys, Tokens(store, keys), Audiences(waits))
 
 
 def make_rooms() -> tuple[list[Room], Room]:

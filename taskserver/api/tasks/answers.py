@@ -18,6 +18,12 @@ def json_head(status: int = 200) -> Head:
     return make_head({}, status)
 
 
+@lru_cache
+def preferred_head(wait: int) -> Head:
+    """The head of a JSON answer to ``Prefer: wait=N`` (RFC 7240)."""
+    return make_head({"Preference-Applied": f"wait={wait}", "Vary": "Prefer"})
+
+
 def make_head(more: Mapping[str, str], status: int = 200) -> Head:
     """The head of a JSON answer with more headers than all have."""
     return Head(status, {**NO_STORE, "Content-Type": JSON, **more})

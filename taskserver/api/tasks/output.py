@@ -11,18 +11,18 @@ from typing import Any
 
 from aiohttp import web
 
-from taskserver.api.tasks.answers import json_head, make_head
-from taskserver.api.tasks.reading import payload
+from taskserver.api.tasks.answers import json_head, preferred_head
 from taskserver.api.tasks.schemas import FORMATS, OutputQuery
+from taskserver.api.tasks.subjects import TaskOutput, page_body
 from taskserver.config import MAX_OUTPUT_WAIT
-from taskserver.encoding import TASK_TAIL, dumps
 from taskserver.errors import BadParameter
 from taskserver.model import Task
 from taskserver.streams import ENCODERS, SSE, Encoder, parse_event_id, portions
 from taskserver.tasks import Page, check_first
-from taskserver.web.context import Services, caller, services
+from taskserver.web.context import caller, services
 from taskserver.web.params import query
-from taskserver.web.prepared import Prepared
+from taskserver.web.prepared import Prepared, may_be_first
+from taskserver.web.seats import wait_for_answer
 from taskserver.web.streaming import LIVE, NO_STORE, stream
 
 OUTPUT_QUERY = OutputQuery()
@@ -52,27 +52,23 @@ async def get_output(request: web.Request) -> web.StreamResponse:
 
 async def _json_page(request: web.Request, first: int, args: dict[str, Any]) -> web.StreamResponse:
     core, who, task_id = services(request), caller(request), request.match_info["id"]
-    wait, head = args["wait"], json_head()
+    wait, limit, head = args["wait"], args["limit"], json_head()
     if wait is None and (preferred := _PREFER_WAIT.search(",".join(request.headers.getall("Prefer", ())))):
         wait = min(int(preferred[1]), MAX_OUTPUT_WAIT)
-        head = make_head({"Preference-Applied": f"wait={wait}", "Vary": "Prefer"})
-    task = core.tasks.glance(who, task_id) or await core.tasks.get(who, task_id)
-    check_first(task, first)
-    if wait and not task.finished and task.last == first:
+        head = preferred_head(wait)
+    known = core.tasks.glance(who, task_id)
+    task = check_first(known or await core.tasks.get(who, task_id), first)
+    if wait and not task.finished and task.last == first and may_be_first(request):
+        key, seen = ("output", task.log, first, limit, head), task
+        told = await wait_for_answer(
+            request, key, lambda: TaskOutput(core, seen, first, limit, head), head, wait, sure=known is not None
+        )
+        if told is not None:
+            return told
+        task = await core.tasks.wait_output(who, task_id, first, 0)
+    elif wait:
         task = await core.tasks.wait_output(who, task_id, first, wait)
-    return Prepared(head, await _page_body(core, task, first, args["limit"]))
-
-
-async def _page_body(core: Services, task: Task, first: int, limit: int) -> bytes:
-    key = ("page", task.log, task.version, first, limit)
-    body = core.encoded.find(key)
-    if body is None:
-        page = await anext(core.tasks.pages(task, first, min(task.last, first + limit)), None)
-        last = first if page is None else page.end
-        head = dumps({"first": first, "last": last, "finished": task.finished and last == task.last})[:-1]
-        lines = b"" if page is None else payload(page.chunks)
-        body = core.encoded.keep(key, head + b',"output":[' + lines + TASK_TAIL)
-    return body
+    return Prepared(head, await page_body(core, task, first, limit))
 
 
 async def _stream(request: web.Request, encoder: Encoder, task: Task, first: int, follow: bool) -> web.StreamResponse:
