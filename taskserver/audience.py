@@ -19,7 +19,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from taskserver.errors import BadCredential, TaskServerError
 from taskserver.keys import Caller
@@ -31,6 +31,7 @@ RELEASED_AT_ONCE = 50  # handlers that finish before other work has its turn: so
 TICK = 0.01  # seconds between two looks at whose time is up: the waits of thousands end a few at a time
 
 N = TypeVar("N")
+S = TypeVar("S", bound="Subject[Any]")
 
 
 class Subject(abc.ABC, Generic[N]):
@@ -69,6 +70,16 @@ class Seat(abc.ABC, Generic[N]):
 
         False if that is not possible: the seat is released, to look by itself.
         """
+
+    @property
+    def waiting(self) -> bool:
+        """Whether its handler waits; only then it is told."""
+        return self._future is not None and not self._future.done()
+
+    @property
+    def adrift(self) -> bool:
+        """Whether its audience is over: the seat will be told nothing more."""
+        return self._audience is None or self._audience.over
 
     def wait(self, timeout: float) -> asyncio.Future[None]:
         """To be awaited: done when all is told, when the seat is released or after ``timeout`` seconds.
@@ -114,7 +125,7 @@ class Audience(Generic[N]):
 
     def __init__(self, waits: Waits, subject: Subject[N], closed: Callable[[Audience[N]], None]) -> None:
         self._waits = waits
-        self._subject = subject
+        self.subject = subject
         self._closed = closed
         self.over = False
         self._seats: dict[Seat[N], None] = {}  # ordered: who came first is told first
@@ -167,30 +178,33 @@ class Audience(Generic[N]):
         try:
             await self._tell_news()
         except TaskServerError as error:
-            log.debug("%s: nobody is told: %s", self._subject.topic, error)
+            log.debug("%s: nobody is told: %s", self.subject.topic, error)
         except Exception:  # a bug of ours must not keep anybody waiting
-            log.exception("%s: an audience failed", self._subject.topic)
+            log.exception("%s: an audience failed", self.subject.topic)
         finally:
             self._close()
         await _release(list(self._seats))
 
     async def _tell_news(self) -> None:
         loop = asyncio.get_running_loop()
-        beat = loop.time() + self._subject.heartbeat
+        beat = loop.time() + self.subject.heartbeat
         while True:
             self._subscription.clear()
             self._release_due(loop.time())
-            news, over = await self._subject.look()
+            news, over = await self.subject.look()
             if news is None and not over and loop.time() >= beat:
-                news = self._subject.idle()
-                beat = loop.time() + self._subject.heartbeat
+                news = self.subject.idle()
+                beat = loop.time() + self.subject.heartbeat
             if news is not None and not self._waits.draining:  # else each answer must say that its connection closes
                 self._tell(news)
-                beat = loop.time() + self._subject.heartbeat
+                beat = loop.time() + self.subject.heartbeat
             else:
                 self._valid_callers()
             if over or self._waits.draining:
                 return
+            if news is not None:
+                await asyncio.sleep(0)  # there may be more; others have a turn first
+                continue
             self._sleeps_until = min(loop.time() + self._patience(), beat)
             if self._deadlines:
                 self._sleeps_until = min(self._sleeps_until, max(self._deadlines[0][0], loop.time() + TICK))
@@ -198,7 +212,7 @@ class Audience(Generic[N]):
 
     def _tell(self, news: N) -> None:
         valid = self._valid_callers()
-        left_out = [seat for seat in self._seats if seat.caller in valid and not seat.tell(news)]
+        left_out = [seat for seat in self._seats if seat.waiting and seat.caller in valid and not seat.tell(news)]
         for seat in left_out:
             seat.release()
 
@@ -251,10 +265,10 @@ class Audiences:
         self._waits = waits
         self._open: dict[Hashable, Audience[Any]] = {}
 
-    def join(self, key: Hashable, seat: Seat[N], subject: Callable[[], Subject[N]]) -> None:
+    def join(self, key: Hashable, seat: Seat[N], subject: Callable[[], S]) -> S:
         """Take a seat in the audience for ``key``, which is opened for ``subject()`` if there is none.
 
-        Look at what is waited for either before, in the same breath, or
+        Returns the audience's subject. Look at what is waited for either before, in the same breath, or
         afterwards; else call ``look_again``. Raises TooManyWaiters.
         """
         audience = self._open.get(key)
@@ -267,3 +281,4 @@ class Audiences:
 
             audience = self._open[key] = Audience(self._waits, subject(), closed)
         audience.add(seat)
+        return cast(S, audience.subject)  # an audience's key says of what kind it is

@@ -189,17 +189,26 @@ class Tasks:
 
         return await self._waits.until(caller, output_topic(task_id), timeout, look)
 
+    async def page(self, task: Task, first: int, end: int) -> Page:
+        """Lines of a task from ``first`` on, at most up to ``end`` and bounded.
+
+        Raises TaskNotFound if there should be some, but the task was deleted meanwhile.
+        """
+        chunks = await self._live.page(task.id, task.log, first, end)
+        if not chunks and first < end:
+            raise TaskNotFound(f"task {task.id!r} was deleted while it was being read")
+        return Page(task, first, chunks[-1].end if chunks else first, chunks)
+
     async def pages(self, task: Task, first: int, end: int) -> AsyncGenerator[Page, None]:
         """Lines ``[first, end)`` of a task in bounded pages; none if there are no lines.
 
         Raises TaskNotFound if the task is deleted meanwhile: what was read is
         then no whole answer.
         """
-        async for chunks in self._live.read(task.id, task.log, first, end):
-            yield Page(task, first, chunks[-1].end, chunks)
-            first = chunks[-1].end
-        if first < end:
-            raise TaskNotFound(f"task {task.id!r} was deleted while it was being read")
+        while first < end:
+            page = await self.page(task, first, end)
+            yield page
+            first = page.end
 
     async def follow(self, caller: Caller, task_id: str, first: int, heartbeat: float) -> AsyncGenerator[Page, None]:
         """Lines from ``first`` on as they come, until the task has ended and all is told.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -10,6 +11,7 @@ from taskserver.audience import Seat, Subject
 from taskserver.keys import Caller
 from taskserver.web.context import caller, services
 from taskserver.web.prepared import Head, Prepared, write_first, written
+from taskserver.web.streaming import Part, write_part
 
 
 class AnswerSeat(Seat[bytes]):
@@ -27,6 +29,34 @@ class AnswerSeat(Seat[bytes]):
             self.told = news
             return True
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What followers are told: ``part`` has what stands at ``[first, end)`` of that which they follow."""
+
+    first: int
+    end: int
+    part: Part
+
+
+class StreamSeat(Seat[Told]):
+    """For a stream whose response is prepared. ``cursor``: how far its client has been told; ``ended``: all of it."""
+
+    __slots__ = ("_request", "cursor", "ended")
+
+    def __init__(self, who: Caller, request: web.Request) -> None:
+        super().__init__(who)
+        self._request = request
+        self.cursor = 0
+        self.ended = False
+
+    def tell(self, news: Told) -> bool:
+        if self.cursor != news.first or not write_part(self._request, news.part):
+            return False
+        self.cursor = news.end
+        self.ended = news.part.last
+        return True
 
 
 async def wait_for_answer(

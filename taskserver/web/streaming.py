@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
 
 from taskserver.config import MIB
 
@@ -44,6 +46,41 @@ def abort(request: web.Request) -> None:
     """Cut the connection."""
     if request.transport is not None:
         request.transport.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a stream, made once for many connections; with the ``last`` one the body ends."""
+
+    plain: bytes
+    chunked: bytes
+    last: bool
+
+
+def make_part(data: bytes, *, last: bool = False) -> Part:
+    """Data as it is, and as a chunk of a chunked body (RFC 9112, 7.1)."""
+    chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+    return Part(data, chunk + b"0\r\n\r\n" if last else chunk, last)
+
+
+def write_part(request: web.Request, part: Part) -> bool:
+    """Write a part now, for a handler that waits with its response prepared and finds nothing left to do.
+
+    False, and nothing is written, if the client has left or is slow.
+    """
+    writer = request.writer
+    assert isinstance(writer, StreamWriter)
+    transport = writer.transport
+    if transport is None or transport.is_closing() or request.protocol.writing_paused:  # uvloop raises on a closed one
+        return False
+    data = part.chunked if writer.chunked else part.plain
+    if data:
+        transport.write(data)
+        writer.output_size += len(data)
+    if part.last:
+        writer.chunked = False  # the body's end is written: aiohttp must not write it again
+        writer.set_eof()
+    return True
 
 
 class EncodeOnce:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -13,16 +14,16 @@ from aiohttp import web
 
 from taskserver.api.tasks.answers import json_head, preferred_head
 from taskserver.api.tasks.schemas import FORMATS, OutputQuery
-from taskserver.api.tasks.subjects import TaskOutput, page_body
+from taskserver.api.tasks.subjects import Tail, TaskOutput, current, lines_once, page_body
 from taskserver.config import MAX_OUTPUT_WAIT
 from taskserver.errors import BadParameter
 from taskserver.model import Task
 from taskserver.streams import ENCODERS, SSE, Encoder, parse_event_id, portions
-from taskserver.tasks import Page, check_first
+from taskserver.tasks import check_first
 from taskserver.web.context import caller, services
 from taskserver.web.params import query
 from taskserver.web.prepared import Prepared, may_be_first
-from taskserver.web.seats import wait_for_answer
+from taskserver.web.seats import StreamSeat, wait_for_answer
 from taskserver.web.streaming import LIVE, NO_STORE, stream
 
 OUTPUT_QUERY = OutputQuery()
@@ -72,41 +73,70 @@ async def _json_page(request: web.Request, first: int, args: dict[str, Any]) -> 
 
 
 async def _stream(request: web.Request, encoder: Encoder, task: Task, first: int, follow: bool) -> web.StreamResponse:
-    tasks = services(request).tasks
     follow = follow or encoder is SSE
-    headers, end = (LIVE if follow else NO_STORE), None
-    if follow and not task.finished:
-        pages = tasks.follow(caller(request), task.id, first, services(request).settings.timing.heartbeat)
-    else:
-        end = task
-        pages = tasks.pages(task, first, task.last)
-    async with aclosing(pages), aclosing(_encode(request, encoder, pages, end)) as parts:
-        return await stream(request, parts, encoder.content_type, headers)
+    parts = _follow(request, encoder, task, first) if follow else _all(request, encoder, task, first)
+    async with aclosing(parts):
+        return await stream(request, parts, encoder.content_type, LIVE if follow else NO_STORE)
 
 
-async def _encode(
-    request: web.Request, encoder: Encoder, pages: AsyncIterator[Page], end: Task | None
-) -> AsyncGenerator[bytes, None]:
-    """The pages as bytes; behind them the end, as ``end`` has it or else as the complete page does."""
-    once = services(request).encoded
-    part = encoder.begin()
-    async for page in pages:
-        caller(request).check()  # a long catch-up never waits: a revoked key must end it all the same
-        for number, portion in enumerate(portions(page.chunks)):
-            if number:
-                yield part
-                part = b""
+async def _all(request: web.Request, encoder: Encoder, task: Task, first: int) -> AsyncGenerator[bytes, None]:
+    """A task's lines from ``first`` on and its state, as it was seen."""
+    start = encoder.begin()
+    async with aclosing(_lines(request, encoder, task, first)) as parts:
+        async for part in parts:
+            yield start + part
+            start = b""
+    yield start + encoder.end(task)
+
+
+async def _follow(request: web.Request, encoder: Encoder, task: Task, first: int) -> AsyncGenerator[bytes, None]:
+    """A task's lines from ``first`` on until it has ended, or the server drains.
+
+    What is behind the tail is read and sent here, at the pace of the client. Who
+    has everything is told the rest by ``Tail``, but for what it takes too slowly.
+    """
+    core, who = services(request), caller(request)
+    seat = StreamSeat(who, request)
+    start, begun = encoder.begin(), False
+    try:
+        while True:
+            if seat.adrift and not task.finished:
+                seat.leave()
+                tail = core.audiences.join(("tail", encoder.name, task.log), seat, partial(Tail, core, task, encoder))
+            async with aclosing(_lines(request, encoder, task, first)) as parts:
+                async for part in parts:
+                    yield start + part
+                    start, begun = b"", True
+            seat.cursor = first = task.last
+            if task.finished:
+                yield start + encoder.end(task)
+                return
+            if not begun:
+                yield start + encoder.idle()  # that may be nothing: the headers go out
+                start, begun = b"", True
+            if core.waits.draining:
+                return
+            if tail.cursor <= first:
+                await seat.wait(math.inf)
+            if seat.ended:
+                return
+            first = seat.cursor
+            who.check()
+            await request.writer.drain()  # a slow client: nothing is read for it meanwhile
+            task = await current(core, task)
+    finally:
+        seat.leave()
+
+
+async def _lines(request: web.Request, encoder: Encoder, task: Task, first: int) -> AsyncGenerator[bytes, None]:
+    """A task's lines from ``first`` on as it was seen."""
+    core = services(request)
+    async with aclosing(core.tasks.pages(task, first, task.last)) as pages:
+        async for page in pages:
+            caller(request).check()  # a long catch-up never waits: a revoked key must end it all the same
+            for portion in portions(page.chunks):
+                yield lines_once(core, encoder, task, portion)
                 await asyncio.sleep(0)  # a write need not wait: others have a turn all the same
-            key = (encoder.name, page.task.log, portion[0].first, portion[-1].end)
-            part += once.get(key, partial(encoder.lines, portion))
-        if page.complete and end is None:
-            part += encoder.end(page.task)
-        elif not page.chunks:
-            part += encoder.idle()
-        yield part
-        part = b""
-    if end is not None:
-        yield part + encoder.end(end)
 
 
 def _last_event(header: str) -> tuple[int, bool]:
