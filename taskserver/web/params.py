@@ -56,6 +56,15 @@ class Flag(fields.Boolean):
         return value
 
 
+class Number(fields.Float):
+    """A JSON number; neither a text that looks like one nor ``true``."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValidationError("must be a number")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 def body_text(max_length: int, min_length: int | None = None, **kwargs: Any) -> fields.String:
     """A text of a body: bounded, and without NUL, which not every database can keep."""
     return fields.String(validate=[validate.Length(min_length, max_length), _no_nul], **kwargs)

@@ -7,18 +7,18 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates
 
-from taskserver.api.tasks.schemas import NewTaskBody
+from taskserver.api.tasks.schemas import NewTaskBody, lease_field
 from taskserver.config import (
     DEFAULT_RUN_LEASE,
     MAX_CLAIM_DAGS,
     MAX_DAG_TASKS,
     MAX_ERROR_LENGTH,
-    MAX_LEASE,
     MAX_MAP_INDEX,
     MAX_NAME_LENGTH,
     MAX_OUTPUT_WAIT,
     MAX_RETRIES,
 )
+from taskserver.dagmodel import parse_uuid
 from taskserver.web.params import Flag, Integer, QueryInteger, body_text, encodable
 
 # Airflow's rule for the ids of dags and tasks, but for "." and "..": in a URL they mean another path.
@@ -58,8 +58,13 @@ class TriggerBody(Schema):
     """``POST /dags/{dag_id}/runs``"""
 
     conf = fields.Dict(keys=fields.String(), load_default=dict, validate=encodable)
-    tag = body_text(MAX_NAME_LENGTH, load_default=None, allow_none=True)
+    tag = body_text(MAX_NAME_LENGTH, 1, load_default=None, allow_none=True)
     note = body_text(MAX_ERROR_LENGTH, load_default=None, allow_none=True)
+
+    @validates("tag")
+    def _asked_for_by_it(self, tag: str | None, **_: Any) -> None:
+        if tag is not None and (parse_uuid(tag) is not None or tag in (".", "..")):
+            raise ValidationError("must not look like a UUID, and not be . or .., for the run is asked for by it")
 
 
 class ClaimQuery(Schema):
@@ -73,12 +78,7 @@ class ClaimBody(Schema):
 
     dags = fields.List(key_field(), load_default=list, validate=validate.Length(max=MAX_CLAIM_DAGS))
     claim = body_text(MAX_NAME_LENGTH, MIN_CLAIM_LENGTH, load_default=None, allow_none=True)
-    lease = fields.Float(
-        load_default=DEFAULT_RUN_LEASE,
-        validate=validate.Range(
-            0, MAX_LEASE, min_inclusive=False, error=f"must be more than 0 and at most {MAX_LEASE} seconds"
-        ),
-    )
+    lease = lease_field(load_default=DEFAULT_RUN_LEASE)
 
 
 class RunTaskBody(NewTaskBody):

@@ -25,7 +25,7 @@ from taskserver.config import (
     MAX_TASK_WAIT,
 )
 from taskserver.model import ID_PATTERN, Scope, TaskState
-from taskserver.web.params import Integer, QueryInteger, body_text, encodable, one_of
+from taskserver.web.params import Integer, Number, QueryInteger, body_text, encodable, one_of
 
 FORMATS = {
     "json": "application/json",
@@ -38,6 +38,12 @@ FORMATS = {
 NAME = r"[\w.@-]{1,100}\Z"
 NAME_ERROR = "must be 1 to 100 of letters, digits, _ . @ -"
 MAX_KEY_LIFETIME = 100 * 366 * 24 * 3600
+
+
+def lease_field(**kwargs: Any) -> Number:
+    """Seconds."""
+    error = f"must be more than 0 and at most {MAX_LEASE} seconds"
+    return Number(validate=validate.Range(0, MAX_LEASE, min_inclusive=False, error=error), **kwargs)
 
 
 def _line_number(**kwargs: Any) -> QueryInteger:
@@ -114,12 +120,7 @@ class NewTaskBody(Schema):
         validate=validate.Regexp(ID_PATTERN, error="must be 1 to 64 of A-Z a-z 0-9 _ . ~ -"),
     )
     name = body_text(MAX_NAME_LENGTH, load_default="")
-    lease = fields.Float(
-        load_default=None,
-        validate=validate.Range(
-            0, MAX_LEASE, min_inclusive=False, error=f"must be more than 0 and at most {MAX_LEASE} seconds"
-        ),
-    )
+    lease = lease_field(load_default=None)
     labels = fields.Dict(
         keys=body_text(MAX_LABEL_LENGTH),
         values=body_text(MAX_LABEL_LENGTH),

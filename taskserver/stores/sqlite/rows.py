@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from taskserver.dagmodel import Dag, DagTask, Run, RunState
-from taskserver.encoding import SEPARATOR, cut, merge_lines
+from taskserver.encoding import SEPARATOR, count_lines, cut_side, merge_lines
 from taskserver.model import ApiKey, Chunk, Lines, Place, Scope, Task, TaskState
 
 if sys.version_info >= (3, 14):
@@ -27,8 +27,15 @@ CHUNK_BYTES = 64 * 1024  # aimed at: large enough to compress well, small enough
 PLAIN, ZSTD = 0, 1
 ZSTD_LEVEL = 6  # on build logs a tenth smaller than 3 at 250 MB/s; higher levels gain little
 
+# Where a live task's output ends, its newest chunk tells: so an append need not touch the task's row.
+_LAST = (
+    "CASE WHEN finished_at IS NOT NULL THEN last ELSE coalesce("
+    "(SELECT (chunk.key & 4294967295) + chunk.count FROM chunk"
+    " WHERE chunk.key >= task.log << 32 AND chunk.key < (task.log + 1) << 32 ORDER BY chunk.key DESC LIMIT 1),"
+    " last) END"
+)
 TASK_COLUMNS = (
-    "log, id, owner, name, state, last, code, error, labels, created_at, started_at, finished_at,"
+    f"log, id, owner, name, state, {_LAST}, code, error, labels, created_at, started_at, finished_at,"
     " lease_us, lease_expires_at, cancel_requested, version, run, task_id, map_index, try_number"
 )
 RUN_FIELDS = tuple(field.name for field in fields(Run))  # the columns have the fields' names
@@ -38,7 +45,10 @@ KEY_COLUMNS = "id, name, owner, scopes, hash, created_at, expires_at, revoked_at
 
 
 def task_from_row(row: Row) -> Task:
-    """A task from TASK_COLUMNS and, if it was selected, ``result`` behind them."""
+    """A task from TASK_COLUMNS and, if it was selected, ``result`` behind them.
+
+    The column ``version`` counts the changes of the row; each line is a change too.
+    """
     return Task(
         log=row[0],
         id=row[1],
@@ -55,7 +65,7 @@ def task_from_row(row: Row) -> Task:
         lease_us=row[12],
         lease_expires_at=row[13],
         cancel_requested=bool(row[14]),
-        version=row[15],
+        version=row[15] + row[5],
         place=None if row[16] is None else Place(uuid.UUID(row[16]), row[17], row[18], row[19]),
         result=row[20] if len(row) > 20 else None,
     )
@@ -143,33 +153,31 @@ def chunk_from_row(row: Row) -> Chunk:
     return Chunk(key & (1 << LINE_BITS) - 1, count, payload, side)
 
 
-def chunk_to_rows(log: int, chunk: Chunk) -> Iterator[Row]:
+def chunk_to_rows(log: int, chunk: Chunk) -> list[Row]:
     """Rows for an append: one, unless it is much larger than a chunk should be."""
-    for part in split_chunk(chunk):
-        yield (chunk_key(log, part.first), part.count, PLAIN, part.payload, part.side)
+    if len(chunk.payload) < 2 * CHUNK_BYTES:
+        return [(chunk_key(log, chunk.first), chunk.count, PLAIN, chunk.payload, chunk.side)]
+    return [(chunk_key(log, part.first), part.count, PLAIN, part.payload, part.side) for part in split_chunk(chunk)]
 
 
 def split_chunk(chunk: Chunk) -> Iterator[Chunk]:
     """Parts of about CHUNK_BYTES each; a line is never split."""
-    if len(chunk.payload) < 2 * CHUNK_BYTES or chunk.count == 1:
+    payload, side = chunk.payload, chunk.side
+    first, start = chunk.first, 0
+    while len(payload) - start >= 2 * CHUNK_BYTES:
+        end = payload.find(SEPARATOR, start + CHUNK_BYTES)
+        if end < 0:
+            break
+        part = payload[start:end]
+        count = count_lines(part)
+        part_side = cut_side(side, first - chunk.first, count)
+        yield Chunk(first, count, part, part_side)
+        first += count
+        start = end + len(SEPARATOR)
+    if start == 0:
         yield chunk
-        return
-    first = chunk.first
-    pending, size = [], 0
-    for fragment in chunk.payload.split(SEPARATOR):
-        pending.append(fragment)
-        size += len(fragment) + len(SEPARATOR)
-        if size >= CHUNK_BYTES:
-            yield _part(chunk, first, pending)
-            first += len(pending)
-            pending, size = [], 0
-    if pending:
-        yield _part(chunk, first, pending)
-
-
-def _part(chunk: Chunk, first: int, fragments: list[bytes]) -> Chunk:
-    side = cut(Chunk(chunk.first, chunk.count, b"", chunk.side), first, first + len(fragments)).side
-    return Chunk(first, len(fragments), SEPARATOR.join(fragments), side)
+    else:
+        yield Chunk(first, chunk.end - first, payload[start:], cut_side(side, first - chunk.first, chunk.end - first))
 
 
 def join_chunks(chunks: Sequence[Chunk]) -> Chunk:

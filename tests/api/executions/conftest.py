@@ -1,56 +1,24 @@
-"""Fixtures: the application in this process, and clients that speak to its executions room."""
+"""Fixtures: the server and its keys are those of the other API tests, the client speaks to the executions room."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
-from aiohttp import ClientTimeout
-from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
-from taskserver.config import PARSER_LINE_LIMIT, Settings
-from taskserver.model import Scope
-from taskserver.store import Store
-from taskserver.stores import open_store
-from taskserver.web.app import make_app, make_services
-from tests.api.executions.conversation import Api, Client
+from taskserver.config import Settings
+from tests.api.conftest import Serve as ServeTasks
+from tests.api.executions.conversation import Api
 
 Serve = Callable[[Settings], Awaitable[Api]]
 
 
 @pytest.fixture
-async def serve(aiohttp_client: AiohttpClient, aiohttp_server: AiohttpServer, tmp_path: Path) -> AsyncIterator[Serve]:
-    """Starts a server with these settings on an empty database; the client that it gives is an admin's."""
-    opened: list[tuple[Store, Client]] = []
+def serve(serve: ServeTasks) -> Serve:
+    """As the other API tests' fixture of this name; what the others make of it are clients of this room too."""
 
     async def start(settings: Settings) -> Api:
-        store = await open_store(f"sqlite:///{tmp_path}/{len(opened)}.db")
-        services = make_services(settings, store)
-        server = await aiohttp_server(
-            make_app(services),
-            shutdown_timeout=settings.timing.shutdown,
-            max_line_size=PARSER_LINE_LIMIT,
-            max_field_size=PARSER_LINE_LIMIT,
-        )
-        client: Client = await aiohttp_client(server, timeout=ClientTimeout(total=60))
-        opened.append((store, client))
-        key, secret = await services.keys.issue("root", [Scope.ADMIN])
-        return Api(client, services, secret, key.id)
+        root = await serve(settings)
+        return Api(root.client, root.services, root.key, root.key_id)
 
-    yield start
-    for store, client in opened:
-        await client.close()
-        await store.close()
-
-
-@pytest.fixture
-async def admin(serve: Serve) -> Api:
-    """A client with an admin's key."""
-    return await serve(Settings())
-
-
-@pytest.fixture
-async def api(admin: Api) -> Api:
-    """Ann, who may read and write what is hers."""
-    return await admin.with_key("ann")
+    return start
