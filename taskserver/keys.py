@@ -134,6 +134,10 @@ class Keys:
         caller.check()
         return caller
 
+    def recall(self, secret: str) -> Caller | None:
+        """Who holds this key, if that is known already; it may be revoked or expired since."""
+        return None if self._store.behind else self._by_secret.get(secret)
+
     async def verify_id(self, key_id: str) -> Caller:
         """The holder of the key with this id, for ``Tokens``, which was shown the key itself. Raises BadCredential."""
         if self._store.behind:

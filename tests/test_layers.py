@@ -21,15 +21,16 @@ LAYERS = [
     ["taskserver.store", "taskserver.wakeup"],
     ["taskserver.keys", "taskserver.live"],
     ["taskserver.tokens", "taskserver.waiting"],
+    ["taskserver.audience"],
     ["taskserver.tasks", "taskserver.runs", "taskserver.upkeep"],
     ["taskserver.stores"],
     ["taskserver.keyfile"],
-    ["taskserver.web.streaming", "taskserver.web.failures"],
+    ["taskserver.web.streaming", "taskserver.web.failures", "taskserver.web.prepared"],
     ["taskserver.web.context"],
-    ["taskserver.web.rooms", "taskserver.web.bodies"],
+    ["taskserver.web.rooms", "taskserver.web.bodies", "taskserver.web.seats"],
     ["taskserver.web.params"],
     ["taskserver.web.auth", "taskserver.web.validation"],
-    ["taskserver.web.middleware", "taskserver.web.openapi_fields"],
+    ["taskserver.web.endpoint", "taskserver.web.openapi_fields"],
     ["taskserver.web.openapi"],
     ["taskserver.api"],
     ["taskserver.web.app"],
@@ -39,7 +40,7 @@ LAYERS = [
     ["taskserver.cli"],
     ["taskserver.__main__"],
 ]
-CORE = [layer for layers in LAYERS[:9] for layer in layers]
+CORE = [layer for layers in LAYERS[:10] for layer in layers]
 DRIVERS = {"aiohttp", "aiosqlite", "sqlite3", "asyncpg", "webargs", "click", "rich"}
 
 

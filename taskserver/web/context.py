@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from taskserver.audience import Audiences
 from taskserver.config import Settings
 from taskserver.keys import Caller, Keys
 from taskserver.runs import Runs
@@ -30,6 +31,7 @@ class Services:
     runs: Runs
     keys: Keys
     tokens: Tokens
+    audiences: Audiences
     upkeep: Upkeep | None
     encoded: EncodeOnce = field(default_factory=EncodeOnce)
 
