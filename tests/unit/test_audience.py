@@ -141,8 +141,8 @@ async def test_all_are_told_before_any_of_them_goes_on() -> None:
     async with seated(theatre, 200) as people:
         assert theatre.play.looks == 1, "one look for all"
         theatre.act("end")
-        while not any(person.awake for person in people):
-            await asyncio.sleep(0)
+        waits = [person.waits for person in people if person.waits is not None]
+        await asyncio.wait(waits, timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED)
         assert [person.heard for person in people] == [["end"]] * 200
         assert sum(person.awake for person in people) <= RELEASED_AT_ONCE
         for person in people:

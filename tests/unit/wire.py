@@ -39,10 +39,14 @@ class Client:
         lines = [f"{method} {path} HTTP/{version}", "Host: x", *headers, "", ""]
         self.writer.write("\r\n".join(lines).encode())
 
+    async def head(self) -> list[str]:
+        """The next answer's status line and headers."""
+        head = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), LIMIT)
+        return head.decode().removesuffix("\r\n\r\n").split("\r\n")
+
     async def answer(self, *, head_only: bool = False) -> Heard:
         """The next answer, by its Content-Length."""
-        head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), LIMIT)).decode()
-        status, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
+        status, *lines = await self.head()
         version, number, _ = status.split(" ", 2)
         headers = dict(line.split(": ", 1) for line in lines)
         length = 0 if head_only else int(headers["Content-Length"])
