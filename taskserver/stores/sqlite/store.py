@@ -47,7 +47,9 @@ from taskserver.stores.sqlite.works import Heads
 
 FIRST_ROWS = 4  # four full chunks fill a page; if they are small, their average tells how many more to ask for
 MAX_ROWS = 4096
-SEAL_BYTES = 1024 * 1024  # of output per commit of the sealer: what waits behind it waits some milliseconds
+# What the sealer rewrites in one commit: what waits behind it waits a millisecond or two.
+SEAL_BYTES = 256 * 1024
+SEAL_ROWS = 1000  # that many appends of one line make one chunk
 
 # json_each and not json_extract: a label's name may hold quotes and dots.
 _HAS_LABEL = (
@@ -238,9 +240,14 @@ class SqliteStore(Store):
     # --- output ------------------------------------------------------------------
 
     async def read(self, log: int, first: int, end: int, max_bytes: int) -> list[Chunk]:
+        return await self._read(log, first, end, max_bytes)
+
+    async def _read(
+        self, log: int, first: int, end: int, max_bytes: int, max_rows: int = MAX_LINE_NUMBER
+    ) -> list[Chunk]:
         chunks: list[Chunk] = []
         size, limit = 0, FIRST_ROWS
-        while first < end and (size < max_bytes or not chunks):
+        while first < end and len(chunks) < max_rows and (size < max_bytes or not chunks):
             rows = await self._query(FIND_CHUNKS, find_chunks_arguments(log, first, end, limit))
             for row in rows:
                 chunk = cut(chunk_from_row(row), first, end)
@@ -254,7 +261,7 @@ class SqliteStore(Store):
             if len(rows) < limit:
                 break
             average = size // len(chunks) + 1
-            limit = max(1, min((max_bytes - size) // average + 1, MAX_ROWS))
+            limit = max(1, min((max_bytes - size) // average + 1, MAX_ROWS, max_rows - len(chunks)))
         return chunks
 
     async def unsealed(self, limit: int) -> list[Task]:
@@ -262,13 +269,17 @@ class SqliteStore(Store):
         return [task_from_row(row) for row in await self._query(sql, (limit,))]
 
     async def seal(self, log: int) -> None:
-        first = 0
-        while chunks := await self.read(log, first, MAX_LINE_NUMBER, SEAL_BYTES):
+        first, loop = 0, asyncio.get_running_loop()
+        began = loop.time()
+        while chunks := await self._read(log, first, MAX_LINE_NUMBER, SEAL_BYTES, SEAL_ROWS):
             # Compression runs in a thread: it takes milliseconds and lets go of the interpreter.
             rows = await asyncio.to_thread(_seal_rows, log, chunks)
             if not await self._tasks(TaskWrites.replace_chunks, log, chunks, rows):
                 return  # it was deleted, or somebody else is sealing it
             first = chunks[-1].end
+            # Half of the time belongs to those who wait for an answer; nobody waits for this.
+            await asyncio.sleep(loop.time() - began)
+            began = loop.time()
         await self._tasks(TaskWrites.mark_sealed, log)
 
     # --- keys --------------------------------------------------------------------

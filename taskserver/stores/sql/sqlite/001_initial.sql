@@ -14,7 +14,7 @@ CREATE TABLE task (
     owner            TEXT    NOT NULL,
     name             TEXT    NOT NULL,
     state            TEXT    NOT NULL,
-    last             INTEGER NOT NULL DEFAULT 0,
+    last             INTEGER NOT NULL DEFAULT 0, -- of a live task the newest chunk tells it
     code             INTEGER NOT NULL DEFAULT 0,
     error            TEXT    NOT NULL DEFAULT '',
     labels           TEXT    NOT NULL DEFAULT '{}',
@@ -24,7 +24,7 @@ CREATE TABLE task (
     lease_us         INTEGER,
     lease_expires_at INTEGER,
     cancel_requested INTEGER NOT NULL DEFAULT 0,
-    version          INTEGER NOT NULL DEFAULT 0, -- grows with each change
+    version          INTEGER NOT NULL DEFAULT 0, -- grows with each change of the row
     sealed           INTEGER NOT NULL DEFAULT 0,
     run              TEXT,    -- where the task stands in a run, if it belongs to one
     task_id          TEXT,
