@@ -59,6 +59,7 @@ WIDTH = 150  # of the table where the terminal does not say, as in a file
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder in which npm has installed @durable-streams/server, as one more yardstick of the appends.",
 )
+@click.option("--build", metavar="COMMAND", help="The build whose output 'disk' stores, as 'make -B V=1'.")
 @click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="All numbers to FILE (- is stdout).")
 @click.option("--markdown", "markdown_file", type=click.File("w"), metavar="FILE", help="The table, as README has it.")
 @click.option(
@@ -76,6 +77,7 @@ def main(
     directory: Path | None,
     nginx: Path | None,
     durable_streams: Path | None,
+    build: str | None,
     json_file: Any,
     markdown_file: Any,
     plot: Path | None,
@@ -103,9 +105,8 @@ def main(
         return
     if not sys.platform.startswith("linux"):
         raise click.ClickException("the benchmark reads memory and CPU from /proc, which only Linux has")
-    bench = Bench(
-        directory or Path(tempfile.gettempdir()), QUICK_SECONDS if quick else SECONDS, scale, nginx, durable_streams
-    )
+    folder, seconds = directory or Path(tempfile.gettempdir()), QUICK_SECONDS if quick else SECONDS
+    bench = Bench(folder, seconds, scale, nginx, durable_streams, build)
     try:
         draw = load_plotter(plot) if plot is not None else None
         environment = _environment(bench)

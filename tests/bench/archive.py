@@ -44,10 +44,10 @@ class Archive(Prepared):
                 client.send(build_chunk(b""))
                 await answer(response)
                 await client.ask(target.post(f"/v1/tasks/{TASK}/finish", b'{"code": 0}', "application/json"))
-            await _sealed(folder / DATABASE)
+            await sealed(folder / DATABASE)
 
 
-async def _sealed(file: Path) -> None:
+async def sealed(file: Path) -> None:
     """Return when the server has sealed the only task. Raises LoadError if it takes too long."""
     deadline = time.monotonic() + SEAL_LIMIT
     with contextlib.closing(sqlite3.connect(file)) as database:

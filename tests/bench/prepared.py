@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -38,6 +39,7 @@ class Prepared(abc.ABC):
             atexit.register(directory.cleanup)
             folder = Path(directory.name)
             await self.fill(bench, folder)
+            _checkpoint(folder / DATABASE)
             self._folder = folder
         return self._folder
 
@@ -85,6 +87,12 @@ class Stored(Prepared):
         await store.finish(task.id, Outcome(), now_us(), lines)
         if self._is_sealed:
             await store.seal(task.log)
+
+
+def _checkpoint(file: Path) -> None:
+    """Bring everything into the database's one file: a server that was killed leaves some of it beside."""
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -90,6 +90,7 @@ class Bench:
         scale: the share of what figures on much stored output say they store.
         nginx: the program, with its nchan module, if it is there to be measured beside.
         durable_streams: the folder in which npm has installed @durable-streams/server, if it is there.
+        build: a shell command whose output is stored, in the place of our own build.
     """
 
     folder: Path
@@ -97,6 +98,7 @@ class Bench:
     scale: float = 1.0
     nginx: Path | None = None
     durable_streams: Path | None = None
+    build: str | None = None
 
     def scaled(self, count: int) -> int:
         """How many of something that is stored by the million."""
