@@ -89,11 +89,11 @@ class ResponseReader:
 
     def take_chunks(self) -> list[bytes]:
         """The chunks of an unfinished body that have come since the last call; they will not be in the response."""
-        parts = self._parts
-        if parts:
-            self._parts = []
-            del self._buffer[: self._at]
-            self._at = 0
+        if not self._parts:
+            return []
+        parts, self._parts = self._parts, []
+        del self._buffer[: self._at]
+        self._at = 0
         return parts
 
     def _read_head(self) -> bool:

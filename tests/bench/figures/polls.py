@@ -36,7 +36,7 @@ class Polls(Figure):
     async def ours(self, bench: Bench) -> Sample:
         with bench.ours() as target:
             async with connections(target.port, CONNECTIONS) as clients:
-                await _make_task(target, clients[0])
+                await make_task(target, clients[0])
                 request = target.get(f"/v1/tasks/bench?first={KNOWN}&wait=0")
                 self._body = (await clients[0].ask(request)).body
                 assert len(json.loads(self._body)["output"]) == NEW
@@ -50,7 +50,8 @@ class Polls(Figure):
                 return await _measure(target, clients, request, bench.seconds)
 
 
-async def _make_task(target: Target, client: Connection) -> None:
+async def make_task(target: Target, client: Connection) -> None:
+    """A running task with KNOWN + NEW lines."""
     await client.ask(target.post("/v1/tasks", b'{"id": "bench"}', "application/json"))
     await client.ask(target.post("/v1/tasks/bench/output", text(0, KNOWN)))
     size = NEW // PARTS
