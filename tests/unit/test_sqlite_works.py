@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import pytest
 from taskserver.encoding import encode_lines
 from taskserver.errors import TaskNotFound
 from taskserver.model import NewTask, Outcome, Task, TaskState
-from taskserver.store import Appended, Change, RunChange
+from taskserver.store import AnyChange, Appended, Change
 from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.rows import TASK_COLUMNS, task_from_row
 from taskserver.stores.sqlite.transaction import SqliteTransaction
@@ -155,7 +155,7 @@ def test_only_so_many_are_remembered_the_most_lately_written_ones(scene: Scene) 
     assert [scene.stored(task_id).last for task_id in "abc"] == [2, 2, 1]
 
 
-def task_of(changes: list[Change | RunChange]) -> Task:
+def task_of(changes: Sequence[AnyChange]) -> Task:
     """The task of the only change."""
     (change,) = changes
     assert isinstance(change, Change)
