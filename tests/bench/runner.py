@@ -44,7 +44,7 @@ async def run(figures: Sequence[Figure], bench: Bench, rounds: int, say: Say) ->
     results = []
     for figure in figures:
         yardsticks = figure.yardsticks(bench)
-        trouble = _not_enough_files(figure)
+        trouble, start = _not_enough_files(figure), time.monotonic()
         done: list[Round] = []
         if not trouble:
             try:
@@ -52,8 +52,7 @@ async def run(figures: Sequence[Figure], bench: Bench, rounds: int, say: Say) ->
                 done = await _rounds(figure, yardsticks, bench, rounds, say)
             except (LoadError, OSError, asyncio.TimeoutError) as error:
                 trouble = f"{type(error).__name__}: {error}"
-        if trouble:
-            say(f"{figure.name}: {trouble}")
+        say(f"{figure.name}: {trouble or 'measured'} ({time.monotonic() - start:.0f} s)")
         results.append(Result(figure, yardsticks, done, trouble))
     return results
 
