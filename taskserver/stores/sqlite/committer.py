@@ -36,10 +36,23 @@ class Transaction(Protocol):
         """Take note that the transaction is durable; what to report of it."""
 
 
+class Reply(Protocol):
+    """Who is told what became of an operation: a future, or what does the same at once."""
+
+    def done(self) -> bool:
+        """Whether nobody wants to be told any more."""
+
+    def set_result(self, result: Any, /) -> None:
+        """It is durable."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """It failed."""
+
+
 @dataclass(slots=True)
 class _Job:
     operation: Callable[[Any], Any]
-    future: asyncio.Future[Any]
+    reply: Reply
     result: Any = None
     error: BaseException | None = None
 
@@ -76,11 +89,15 @@ class GroupCommitter:
         Giving up on the future does not take the operation back.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        if self._closed:
-            future.set_exception(StoreUnavailable("the database is closed"))
-        else:
-            self._jobs.put(_Job(operation, future))
+        self.enqueue(operation, future)
         return future
+
+    def enqueue(self, operation: Callable[[Any], Any], reply: Reply) -> None:
+        """The same for who wants to be told in another way than by a future, and before any future's callbacks run."""
+        if self._closed:
+            reply.set_exception(StoreUnavailable("the database is closed"))
+        else:
+            self._jobs.put(_Job(operation, reply))
 
     async def close(self) -> None:
         """Commit what is queued, end the thread and close the connection."""
@@ -153,12 +170,12 @@ class GroupCommitter:
             except Exception:  # a bug of the listener's must not leave the callers waiting: their changes are durable
                 log.exception("the report of a commit failed")
         for job in jobs:
-            if job.future.done():  # its caller has left
+            if job.reply.done():  # its caller has left
                 continue
             if job.error is not None:
-                job.future.set_exception(job.error)
+                job.reply.set_exception(job.error)
             else:
-                job.future.set_result(job.result)
+                job.reply.set_result(job.result)
 
 
 def _hits_everybody(error: Exception) -> bool:

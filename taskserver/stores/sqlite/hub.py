@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, cast
 
 from taskserver.config import MIB
-from taskserver.errors import StoreUnavailable, TaskServerError
 from taskserver.store import AnyChange, Invitation, Listener, SharedStore
+from taskserver.stores.sqlite.committer import GroupCommitter, Reply
 from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.readers import Readers
 from taskserver.stores.sqlite.store import Committer, SqliteStore
@@ -53,6 +53,11 @@ class HubStore(SqliteStore, SharedStore):
         self._members.add(member)
         member.tell(changes_frame(self._count.value, ()))
 
+    def enqueue(self, operation: Operation[Any], reply: Reply) -> None:
+        """Have a member's operation committed."""
+        assert isinstance(self._committer, GroupCommitter)
+        self._committer.enqueue(operation, reply)
+
     def forget(self, member: _Member) -> None:
         """A member has left."""
         self._members.discard(member)
@@ -80,13 +85,14 @@ class _Member(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def tell(self, changes: bytes) -> None:
-        """Send a frame of changes, together with the answers that are about to follow."""
+        """Send a frame of changes, together with the answers that follow before the event loop turns."""
         self._changes.append(changes)
-        if not self._flushing:
-            self._flushing = True
-            # Behind the callbacks of the commit's futures, which are about to be queued: one write instead of two, and
-            # the other process wakes once.
-            self._loop.call_soon(self._loop.call_soon, self._flush)
+        self._schedule()
+
+    def answer(self, number: int, error: BaseException | None, result: Any) -> None:
+        """Send what became of a call."""
+        self._answers.append((number, error, result))
+        self._schedule()
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -102,23 +108,18 @@ class _Member(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for calls in self._frames.feed(data):
             for number, operation in calls:
-                self._submit(number, operation)
+                self._store.enqueue(operation, _Reply(self, number))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._store.forget(self)
 
-    # --- calls -------------------------------------------------------------------
+    # -----------------------------------------------------------------------------
 
-    def _submit(self, number: int, operation: Operation[Any]) -> None:
-        self._store.submit(operation).add_done_callback(partial(self._answer, number))
-
-    def _answer(self, number: int, future: asyncio.Future[Any]) -> None:
-        error = future.exception()
-        if error is not None and not isinstance(error, TaskServerError):
-            error = StoreUnavailable(f"the database failed: {error}")
-        self._answers.append((number, error, None if error is not None else future.result()))
+    def _schedule(self) -> None:
         if not self._flushing:
             self._flushing = True
+            # A commit's changes and answers come in one turn: one write, for which the other process wakes once. And
+            # it comes before the requests of this process go on that wait for the same commit.
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -133,3 +134,22 @@ class _Member(asyncio.Protocol):
         if self._transport.get_write_buffer_size() > MOST_UNREAD:
             log.error("a process does not read what is committed; it is cut off")
             self.abort()
+
+
+class _Reply:
+    """Who asked is told through the connection."""
+
+    __slots__ = ("_member", "_number")
+
+    def __init__(self, member: _Member, number: int) -> None:
+        self._member = member
+        self._number = number
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: Any, /) -> None:
+        self._member.answer(self._number, None, result)
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        self._member.answer(self._number, exception, None)

@@ -9,14 +9,17 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
+from taskserver.config import KIB
 from taskserver.errors import StoreUnavailable
 from taskserver.store import AnyChange, Invitation, Listener
 from taskserver.stores.sqlite.readers import Readers
 from taskserver.stores.sqlite.store import SqliteStore
 from taskserver.stores.sqlite.transaction import Operation
-from taskserver.stores.sqlite.wire import Call, CommitCount, FrameReader, calls_frame
+from taskserver.stores.sqlite.wire import Answer, Call, CommitCount, FrameReader, calls_frame
 
 log = logging.getLogger(__name__)
+
+READ_SIZE = 256 * KIB
 
 T = TypeVar("T")
 
@@ -28,8 +31,9 @@ class RemoteCommitter(asyncio.Protocol):
     been committed or not.
     """
 
-    def __init__(self, count: CommitCount, lost: Callable[[], None]) -> None:
+    def __init__(self, link: socket.socket, count: CommitCount, lost: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._socket = link
         self._count = count
         self._lost = lost
         self._report: Listener | None = None
@@ -40,13 +44,16 @@ class RemoteCommitter(asyncio.Protocol):
         self._applied = -1  # the last commit whose changes were reported here
         self._news = asyncio.Event()  # something has come, or the connection is gone
         self._closed = False
+        self._reading = False
         self._transport: asyncio.Transport
 
     @classmethod
     async def join(cls, link: socket.socket, count: CommitCount, lost: Callable[[], None]) -> RemoteCommitter:
         """Return when changes have begun to come. Raises StoreUnavailable."""
         loop = asyncio.get_running_loop()
-        _, committer = await loop.create_unix_connection(lambda: cls(count, lost), sock=link)
+        own = link.dup()  # the other one is the transport's
+        own.setblocking(False)
+        _, committer = await loop.create_unix_connection(lambda: cls(own, count, lost), sock=link)
         await committer.catch_up()
         return committer
 
@@ -62,8 +69,11 @@ class RemoteCommitter(asyncio.Protocol):
 
     @property
     def behind(self) -> bool:
-        """Whether changes are on their way here."""
-        return not self._closed and self._applied != self._count.value
+        """Whether changes are on their way here. Those that have arrived are taken over first."""
+        if self._closed or self._applied == self._count.value:
+            return False
+        self._read_now()
+        return self._applied != self._count.value
 
     async def catch_up(self) -> None:
         """Return when the changes so far have been reported. Raises StoreUnavailable if the other process is gone."""
@@ -93,6 +103,7 @@ class RemoteCommitter(asyncio.Protocol):
             await self._news.wait()
         self._closed = True
         self._transport.close()
+        self._socket.close()
 
     # --- asyncio.Protocol --------------------------------------------------------
 
@@ -100,15 +111,20 @@ class RemoteCommitter(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
-        for count, items in self._frames.feed(data):
-            if count is None:
-                self._answer(items)
-            else:
-                self._take(count, items)
+        self._reading = True
+        try:
+            for count, items in self._frames.feed(data):
+                if count is None:
+                    self._answer(items)
+                else:
+                    self._take(count, items)
+        finally:
+            self._reading = False
         self._tell()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
+        self._socket.close()
         self._lost()
         pending, self._pending = self._pending, {}
         for future in pending.values():
@@ -117,6 +133,20 @@ class RemoteCommitter(asyncio.Protocol):
         self._tell()
 
     # -----------------------------------------------------------------------------
+
+    def _read_now(self) -> None:
+        """Read what the event loop would bring later in its turn: it may have many requests before it comes to that.
+
+        The transport keeps nothing back, so what is read here follows what it read.
+        """
+        if self._reading:  # somebody who is told of a change asks
+            return
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except OSError:  # nothing has arrived, or the connection is gone, which the transport will tell
+            return
+        if data:
+            self.data_received(data)
 
     def _send(self) -> None:
         calls, self._calls = self._calls, []
@@ -131,7 +161,7 @@ class RemoteCommitter(asyncio.Protocol):
                 log.exception("the report of a commit failed")
         self._applied = count
 
-    def _answer(self, answers: list[tuple[int, Exception | None, Any]]) -> None:
+    def _answer(self, answers: Sequence[Answer]) -> None:
         for number, error, result in answers:
             future = self._pending.pop(number)
             if future.done():  # its caller has left

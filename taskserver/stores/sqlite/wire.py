@@ -25,13 +25,12 @@ from dataclasses import fields
 from typing import Any
 
 from taskserver.dagmodel import NewRun, Run
-from taskserver.errors import TaskServerError
 from taskserver.model import Chunk, Lines, NewTask, Outcome, Place, Task
 from taskserver.store import AnyChange, Appended, Change, RunChange
 from taskserver.stores.sqlite.transaction import Operation
 
 Call = tuple[int, Operation[Any]]
-Answer = tuple[int, TaskServerError | None, Any]
+Answer = tuple[int, BaseException | None, Any]
 
 _LENGTH = struct.Struct("=Q")
 _OFTEN = (Task, NewTask, Place, Run, NewRun, Lines, Chunk, Outcome, Appended, Change, RunChange, Operation)

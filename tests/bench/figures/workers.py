@@ -34,6 +34,7 @@ def server(bench: Bench, workers: int) -> Iterator[Target]:
     with bench.scratch() as folder, Server(folder, *arguments) as running:
         assert running.process is not None
         yield Processes(running.port, running.process.pid, running.key)
+        running.stop()  # so that all of them are buried, and their CPU counts as the measurement's
 
 
 class Workers(Figure):
