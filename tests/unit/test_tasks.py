@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from taskserver.config import Limits, Memory, Settings, Timing
-from taskserver.encoding import decode_texts, encode_lines
+from taskserver.encoding import decode_texts, encode_lines, quoted
 from taskserver.errors import (
     BadCredential,
     FirstBeyondOutput,
@@ -141,7 +141,7 @@ class Scene:
         found: list[str] = []
         async for page in self.tasks.pages(task, first, task.last):
             assert page.first == first + len(found)
-            found += [text for chunk in page.chunks for text in decode_texts(chunk.payload)]
+            found += [text for chunk in page.chunks for text in decode_texts(quoted(chunk))]
             assert page.end == first + len(found), "a page must hold what it says"
         return found
 
@@ -350,7 +350,7 @@ class TestFollow:
         seen: list[str] = []
         expected = ["0"]
         async for page in scene.tasks.follow(ANN, "build", 0, LONG):
-            seen += [text for chunk in page.chunks for text in decode_texts(chunk.payload)]
+            seen += [text for chunk in page.chunks for text in decode_texts(quoted(chunk))]
             if len(expected) < 500:  # while the reader is busy with a page, more comes
                 more = [str(number) for number in range(len(expected), len(expected) + 50)]
                 expected += more
