@@ -18,6 +18,7 @@ from taskserver.model import Chunk, Stream, Task, TaskState
 from taskserver.streams import (
     ENCODERS,
     NDJSON,
+    PORTION_BYTES,
     PORTION_LINES,
     RETRY_MS,
     SSE,
@@ -163,6 +164,10 @@ class TestSse:
         assert told == [("output", "2"), ("output", "3"), ("end", "23-end")]
 
 
+def size(portion: list[Chunk]) -> int:
+    return sum(len(chunk.payload) for chunk in portion)
+
+
 class TestPortions:
     @given(st.lists(st.integers(1, 3 * PORTION_LINES), min_size=1, max_size=5), st.integers(0, 1000))
     @settings(max_examples=20, deadline=None)
@@ -174,8 +179,9 @@ class TestPortions:
             first += count
         found = list(portions(chunks))
         sizes = [sum(chunk.count for chunk in portion) for portion in found]
-        assert set(sizes[:-1]) <= {PORTION_LINES}
-        assert 0 < sizes[-1] <= PORTION_LINES
+        assert all(0 < size <= PORTION_LINES for size in sizes)
+        for portion, after in pairwise(found):  # one that is not full in lines is full in bytes
+            assert sum(chunk.count for chunk in [*portion, after[0]]) > PORTION_LINES or size(portion) >= PORTION_BYTES
         assert TEXT.lines([chunk for portion in found for chunk in portion]) == TEXT.lines(chunks)
         edges = [(chunk.first, chunk.end) for portion in found for chunk in portion]
         assert [edge[0] for edge in edges[1:]] == [edge[1] for edge in edges[:-1]]

@@ -370,7 +370,7 @@ class TestFollow:
     async def test_a_deletion_while_it_goes_on_is_not_taken_for_the_end(self, start: Start) -> None:
         scene = await start(memory=Memory(task_bytes=0, page_bytes=1))
         await scene.create()
-        for text in "abc":
+        for text in "abcdefgh":  # more than is read ahead
             await scene.append("build", text)
         await scene.tasks.finish(ANN, "build", Outcome())
         pages = scene.tasks.follow(ANN, "build", 0, LONG)
@@ -411,10 +411,12 @@ class TestBackground:
         scene = await start()
         await scene.create("build", "a")
         await scene.tasks.finish(ANN, "build", Outcome())
-        for _ in range(1000):
-            if not await scene.store.unsealed(9):
-                break
-        assert await scene.store.unsealed(9) == []
+
+        async def all_sealed() -> None:
+            while await scene.store.unsealed(9):
+                pass
+
+        await asyncio.wait_for(all_sealed(), LONG)
         assert await scene.lines(await scene.tasks.get(ANN, "left")) == ["a"]
 
     @pytest.mark.parametrize("error", [StoreUnavailable("the database failed"), StoreFull("the disk is full")])

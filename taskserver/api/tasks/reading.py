@@ -12,6 +12,7 @@ from taskserver.api.tasks.schemas import ListQuery, TaskQuery, cursor
 from taskserver.api.tasks.subjects import TaskEnd, task_body
 from taskserver.encoding import SEPARATOR, TASK_TAIL, json_pieces, task_head, task_summary
 from taskserver.model import Task, TaskFilter, TaskState
+from taskserver.streams import portions
 from taskserver.tasks import check_first
 from taskserver.web.context import Services, caller, services
 from taskserver.web.params import query
@@ -56,8 +57,9 @@ async def _task_parts(core: Services, task: Task, first: int) -> AsyncGenerator[
     separator = b""
     async with aclosing(core.tasks.pages(task, first, task.last)) as pages:
         async for page in pages:
-            yield b"".join((separator, *json_pieces(page.chunks)))
-            separator = SEPARATOR
+            for portion in portions(page.chunks):
+                yield b"".join((separator, *json_pieces(portion)))
+                separator = SEPARATOR
     yield TASK_TAIL
 
 
