@@ -164,10 +164,6 @@ class TestSse:
         assert told == [("output", "2"), ("output", "3"), ("end", "23-end")]
 
 
-def size(portion: list[Chunk]) -> int:
-    return sum(len(chunk.payload) for chunk in portion)
-
-
 class TestPortions:
     @given(st.lists(st.integers(1, 3 * PORTION_LINES), min_size=1, max_size=5), st.integers(0, 1000))
     @settings(max_examples=20, deadline=None)
@@ -180,11 +176,13 @@ class TestPortions:
         found = list(portions(chunks))
         sizes = [sum(chunk.count for chunk in portion) for portion in found]
         assert all(0 < size <= PORTION_LINES for size in sizes)
-        for portion, after in pairwise(found):  # one that is not full in lines is full in bytes
-            assert sum(chunk.count for chunk in [*portion, after[0]]) > PORTION_LINES or size(portion) >= PORTION_BYTES
         assert TEXT.lines([chunk for portion in found for chunk in portion]) == TEXT.lines(chunks)
         edges = [(chunk.first, chunk.end) for portion in found for chunk in portion]
         assert [edge[0] for edge in edges[1:]] == [edge[1] for edge in edges[:-1]]
+
+    def test_they_end_with_the_chunk_that_makes_them_large(self) -> None:
+        chunks = [Chunk(first, 1, b"x" * (PORTION_BYTES - 1), bare=True) for first in range(5)]
+        assert [len(portion) for portion in portions(chunks)] == [2, 2, 1]
 
     def test_what_is_short_is_left_as_it_is(self) -> None:
         chunks = chunked(ODD)
