@@ -85,6 +85,14 @@ class Memory:
     """Newest output kept in all; the task that was quiet longest gives way first."""
     page_bytes: int = 256 * KIB
     """What one request reads from the store at a time, however large its answer is."""
+    ahead_readers: int = 8
+    """So many readers have their next page read ahead; the others wait for it: thousands of pages are too much."""
+
+    @property
+    def large_page_bytes(self) -> int:
+        """What is read ahead, a few pages, so that a hop into a thread pays; and what one page of JSON holds at most:
+        10,000 ordinary lines (MAX_OUTPUT_LIMIT)."""
+        return 4 * self.page_bytes
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,11 @@ Rules of the stored form:
   cannot stand inside a JSON string (RFC 8259, section 7), so the separator is
   found without parsing, an answer is a join of bytes, and a part of a payload
   is a payload.
+- A *bare* payload leaves out the quotes and the commas, so only newlines are
+  left between the lines. Without a backslash it is the text as it was printed,
+  and it becomes JSON by replacing one byte, where the opposite takes five times
+  as long. What is read as a whole, the output of tasks that have ended, is kept
+  so; what is told line by line to those who wait is quoted already.
 - A side column keeps time and stream of each line: one little-endian unsigned
   64-bit number per line, ``time in microseconds << 1 | stream``. A single
   number stands for all lines of the chunk: lines that came in one request
@@ -17,7 +22,7 @@ from __future__ import annotations
 import re
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
@@ -138,7 +143,10 @@ def cut(chunk: Chunk, first: int, end: int) -> Chunk:
         lines = chunk.payload.split(b"\n", start + count)[start : start + count]
     else:
         lines = chunk.payload.rsplit(b"\n", chunk.count - start)[1 : 1 + count]
-    return Chunk(first, count, b"\n".join(lines).removesuffix(b","), cut_side(chunk.side, start, count))
+    payload = b"\n".join(lines)
+    if not chunk.bare:
+        payload = payload.removesuffix(b",")
+    return Chunk(first, count, payload, cut_side(chunk.side, start, count), chunk.bare)
 
 
 def cut_side(side: bytes, start: int, count: int) -> bytes:
@@ -157,9 +165,40 @@ def decode_texts(payload: bytes) -> list[str]:
     return texts
 
 
-def raw_text(payload: bytes) -> bytes:
-    """The lines of a payload as they were printed, each ended by a newline."""
-    return ("\n".join(decode_texts(payload)) + "\n").encode() if payload else b""
+def bare(payload: bytes) -> bytes:
+    """The bare form of a payload that is not empty."""
+    return payload[1:-1].replace(b'",\n"', b"\n")
+
+
+def json_pieces(chunks: Sequence[Chunk], newline: bytes = b"\n") -> list[bytes]:
+    """The lines of chunks as one payload, in pieces to be joined; ``newline`` takes the place of its newlines.
+
+    Pieces, because a large answer is best put together in one go with what stands around it.
+    """
+    pieces: list[bytes] = []
+    for chunk in chunks:
+        if pieces:
+            pieces += (b",", newline)
+        if chunk.bare:
+            pieces += (b'"', chunk.payload.replace(b"\n", b'",' + newline + b'"'), b'"')
+        else:
+            pieces.append(chunk.payload if newline == b"\n" else chunk.payload.replace(b"\n", newline))
+    return pieces
+
+
+def quoted(chunk: Chunk) -> bytes:
+    """A chunk's payload, if need be from its bare form."""
+    return b"".join(json_pieces([chunk])) if chunk.bare else chunk.payload
+
+
+def raw_text(chunk: Chunk) -> bytes:
+    """The lines of a chunk as they were printed, without the last one's newline."""
+    if not chunk.bare:
+        return "\n".join(decode_texts(chunk.payload)).encode()
+    if b"\\" not in chunk.payload:
+        return chunk.payload
+    text: str = orjson.loads(b'"' + chunk.payload.replace(b"\n", b"\\n") + b'"')  # all lines are one string
+    return text.encode()
 
 
 def decode_side(side: bytes, count: int) -> list[tuple[int, Stream]]:
@@ -168,6 +207,33 @@ def decode_side(side: bytes, count: int) -> list[tuple[int, Stream]]:
     if sys.byteorder == "big":  # pragma: no cover - no such machine in CI
         values.byteswap()
     return [(value >> 1, _STREAMS[value & 1]) for value in values]
+
+
+def side_runs(side: bytes, count: int) -> Iterator[tuple[int, int, Stream]]:
+    """Time (microseconds) and stream of ``count`` lines: how many lines in a row share them, and what they are.
+
+    Lines that came together do, so a few comparisons of long parts find where a run ends.
+    """
+    if len(side) == SIDE_WIDTH:
+        yield count, *_side(side)
+        return
+    start = 0
+    while start < count:
+        one = side[start * SIDE_WIDTH : (start + 1) * SIDE_WIDTH]
+        end, step = start + 1, 1
+        while step:
+            if side.startswith(one * step, end * SIDE_WIDTH):
+                end += step
+                step *= 2
+            else:
+                step //= 2
+        yield end - start, *_side(one)
+        start = end
+
+
+def _side(one: bytes) -> tuple[int, Stream]:
+    value = int.from_bytes(one, "little")
+    return value >> 1, _STREAMS[value & 1]
 
 
 def expand_side(side: bytes, count: int) -> bytes:

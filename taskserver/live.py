@@ -7,8 +7,9 @@ too, ``Store.behind`` tells that one of theirs is still on its way.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from taskserver.config import Memory
@@ -85,6 +86,12 @@ def _is_newer(head: Head, other: Head) -> bool:
     return (head.log, head.version) > (other.log, other.version)
 
 
+def _drop(reading: asyncio.Future[Sequence[Chunk]]) -> None:
+    """Forget a reading that nobody waits for any more, whatever comes of it."""
+    reading.cancel()
+    reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
 def _cost(chunk: Chunk) -> int:
     return len(chunk.payload) + len(chunk.side) + CHUNK_COST
 
@@ -98,6 +105,7 @@ class LiveLogs(Generic[K, H]):
         self._entries: OrderedDict[K, Live[H]] = OrderedDict()
         self._size = 0
         self._evictions = 0
+        self._ahead = 0
 
     def get(self, key: K) -> Live[H] | None:
         """The entry of a log, if it has one, unless it may be behind what a client knows."""
@@ -142,24 +150,46 @@ class LiveLogs(Generic[K, H]):
         self._take(key)
         self._evictions += 1  # a read that is under way must not bring it back
 
-    async def page(self, key: K, log: int, first: int, end: int) -> Sequence[Chunk]:
-        """Lines from ``first`` on, at most up to ``end`` and one page; empty if the log is deleted or ends there."""
+    async def page(self, key: K, log: int, first: int, end: int, max_bytes: int | None = None) -> Sequence[Chunk]:
+        """Lines from ``first`` on, at most up to ``end`` and ``max_bytes`` (by default those of a page).
+
+        Empty if the log is deleted or ends there.
+        """
         live = self._entries.get(key)
         # Another log under the same key: the one that is read was deleted, and its id was used again.
         if live is not None and live.head.log == log and first < end:
             recent = live.lines(first, end)
             if recent is not None:
                 return recent
-        return await self._store.read(log, first, end, self._memory.page_bytes) if first < end else ()
+        return await self._store.read(log, first, end, max_bytes or self._memory.page_bytes) if first < end else ()
 
-    async def read(self, key: K, log: int, first: int, end: int) -> AsyncIterator[Sequence[Chunk]]:
+    async def read(self, key: K, log: int, first: int, end: int) -> AsyncGenerator[Sequence[Chunk], None]:
         """Lines ``[first, end)`` of a log in bounded pages without gaps; none if there are no lines.
 
-        Ends early if the log is deleted meanwhile.
+        Ends early if the log is deleted meanwhile. While a page is being taken,
+        the next one is read, larger, if there are not too many who read ahead.
         """
-        while chunks := await self.page(key, log, first, end):
-            yield chunks
-            first = chunks[-1].end
+        chunks, ahead = await self.page(key, log, first, end), False
+        try:
+            while chunks:
+                first, following = chunks[-1].end, None
+                if first < end and (ahead := ahead or self._may_read_ahead()):
+                    following = asyncio.ensure_future(self.page(key, log, first, end, self._memory.large_page_bytes))
+                try:
+                    yield chunks
+                    del chunks  # a page is large
+                    chunks = await (following or self.page(key, log, first, end))
+                finally:
+                    if following is not None:
+                        _drop(following)
+        finally:
+            self._ahead -= ahead
+
+    def _may_read_ahead(self) -> bool:
+        """Take one of the places of those who read ahead, if one is free."""
+        free = self._ahead < self._memory.ahead_readers
+        self._ahead += free
+        return free
 
     def _take(self, key: K) -> Live[H] | None:
         live = self._entries.pop(key, None)

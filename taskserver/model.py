@@ -164,12 +164,18 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive lines of a log: ``first``, ``first + 1`` … ``end - 1``."""
+    """Consecutive lines of a log: ``first``, ``first + 1`` … ``end - 1``.
+
+    ``payload`` is as in ``Lines``, unless the chunk is ``bare``: then it has no
+    quotes and no commas, and a newline stands between two lines. That is how
+    the output of tasks that have ended is kept (see ``encoding``).
+    """
 
     first: int
     count: int
     payload: bytes
     side: bytes = b""
+    bare: bool = False
 
     @property
     def end(self) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import uuid
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Hashable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -229,9 +230,10 @@ class Runs:
             while True:
                 run, _ = await wait.until(min(quiet, deadline - loop.time()), look)
                 nothing = run.last <= first
-                async for chunks in self._live.read(run.id, run.log, first, run.last):
-                    yield EventPage(run, first, chunks[-1].end, chunks)
-                    first = chunks[-1].end
+                async with aclosing(self._live.read(run.id, run.log, first, run.last)) as pages:
+                    async for chunks in pages:
+                        yield EventPage(run, first, chunks[-1].end, chunks)
+                        first = chunks[-1].end
                 if first < run.last:
                     raise RunNotFound(f"run {str(run_id)!r} was deleted while it was being read")
                 if nothing:

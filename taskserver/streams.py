@@ -18,15 +18,18 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count, cycle
 
-from taskserver.encoding import SEPARATOR, SIDE_WIDTH, cut, decode_side, dumps, isotime, raw_text
+from taskserver.config import KIB
+from taskserver.encoding import cut, dumps, isotime, json_pieces, raw_text, side_runs
 from taskserver.model import Chunk, Stream, Task
 
 RETRY_MS = (1000, 3000)  # clients of a restarted server come back spread over this time
 END_SUFFIX = "-end"
 # A page of very short lines is twenty times as large in NDJSON, and encoding it whole would hold up everybody.
 PORTION_LINES = 8192
+# What is encoded and sent while it is in the processor's cache takes half of the time that a megabyte at once takes.
+PORTION_BYTES = 64 * KIB
+BLOCK = 1000  # lines of NDJSON whose numbers have all but the last three digits in common
 STREAM_NAMES = {stream: stream.name.lower() for stream in Stream}
 _EVENT_ID = re.compile(rf"(\d{{1,10}})({END_SUFFIX})?", re.ASCII)
 
@@ -44,10 +47,18 @@ class Encoder:
 
 
 def portions(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
-    """The chunks in portions of at most PORTION_LINES lines: what one step of a stream encodes and sends."""
+    """The chunks in portions of at most PORTION_LINES lines: what one step of a stream encodes and sends.
+
+    A portion ends with the chunk that makes it PORTION_BYTES. Only chunks of
+    too many lines are cut, as cutting costs.
+    """
     portion: list[Chunk] = []
-    room = PORTION_LINES
+    room, size = PORTION_LINES, 0
     for chunk in chunks:
+        if portion and (room < chunk.count or size >= PORTION_BYTES):
+            yield portion
+            portion, room, size = [], PORTION_LINES, 0
+        size += len(chunk.payload)
         first = chunk.first
         while first < chunk.end:
             portion.append(cut(chunk, first, first + room))
@@ -74,18 +85,48 @@ def _nothing(*_: object) -> bytes:
 
 def text_lines(chunks: Sequence[Chunk]) -> bytes:
     """The lines as they were printed."""
-    return b"".join(raw_text(chunk.payload) for chunk in chunks)
+    return b"\n".join([*map(raw_text, chunks), b""])
 
 
 def ndjson_lines(chunks: Sequence[Chunk]) -> bytes:
     """``{"n", "text", "stream", "time"}`` a line."""
-    parts: list[str] = []
-    for chunk in chunks:
-        texts = chunk.payload.decode().split(SEPARATOR.decode())
-        # One side for each line, or one for all.
-        tails = cycle([_ndjson_tail(*side) for side in decode_side(chunk.side, len(chunk.side) // SIDE_WIDTH)])
-        parts += [f'{{"n":{n},"text":{text}{tail}' for n, text, tail in zip(count(chunk.first), texts, tails)]
-    return "".join(parts).encode()
+    return b"".join("".join(_ndjson_pieces(chunk)).encode() for chunk in chunks)
+
+
+def _ndjson_pieces(chunk: Chunk) -> list[str]:
+    # Text, not bytes: joining many short pieces of it is four times faster.
+    payload, pieces = chunk.payload.decode(), []
+    quote, texts = ('"', payload.split("\n")) if chunk.bare else ("", payload.split(",\n"))
+    start = 0
+    for length, time_us, stream in side_runs(chunk.side, chunk.count):
+        end, tail = start + length, quote + _ndjson_tail(time_us, stream)
+        while start < end:
+            n = chunk.first + start
+            part = texts[start : min(end, start + BLOCK - n % BLOCK)]
+            pieces += _ndjson_block(n, part, quote, tail)
+            start += len(part)
+    return pieces
+
+
+def _ndjson_block(n: int, texts: Sequence[str], quote: str, tail: str) -> list[str]:
+    """Lines from number ``n`` on that end alike and whose numbers differ in the last three digits only, in pieces.
+
+    Each line is three pieces that stand ready; slices put them in their places.
+    """
+    thousands, rest = divmod(n, BLOCK)
+    head = f'{{"n":{thousands or ""}'
+    pieces = [tail + head] * (3 * len(texts))
+    pieces[0::3] = _ndjson_numbers(thousands > 0, quote)[rest : rest + len(texts)]
+    pieces[1::3] = texts
+    pieces[0] = head + pieces[0]
+    pieces[-1] = tail
+    return pieces
+
+
+@lru_cache
+def _ndjson_numbers(padded: bool, quote: str) -> list[str]:
+    """The last three digits of a number and what stands between them and the text."""
+    return [f'{n:{"03" if padded else ""}},"text":{quote}' for n in range(BLOCK)]
 
 
 @lru_cache(maxsize=1024)  # lines that came together have their time in common
@@ -105,8 +146,8 @@ def sse_begin() -> bytes:
 
 def sse_lines(chunks: Sequence[Chunk]) -> bytes:
     """``event: output`` with a JSON array of lines."""
-    payload = SEPARATOR.join(chunk.payload for chunk in chunks).replace(b"\n", b"\ndata: ")
-    return b"id: %d\nevent: output\ndata: [%b]\n\n" % (chunks[-1].end, payload)
+    begin = b"id: %d\nevent: output\ndata: [" % chunks[-1].end
+    return b"".join((begin, *json_pieces(chunks, b"\ndata: "), b"]\n\n"))
 
 
 def sse_idle() -> bytes:

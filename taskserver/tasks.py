@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from taskserver.config import Settings
@@ -168,14 +169,14 @@ class Tasks:
 
         return await self._waits.until(caller, output_topic(task_id), timeout, look)
 
-    async def page(self, task: Task, first: int, end: int) -> Page:
-        """Lines of a task from ``first`` on, at most up to ``end`` and bounded.
+    async def page(self, task: Task, first: int, end: int, max_bytes: int | None = None) -> Page:
+        """Lines of a task from ``first`` on, at most up to ``end`` and ``max_bytes`` (by default those of a page).
 
         Raises TaskNotFound if there should be some, but the task was deleted meanwhile.
         """
-        chunks = await self._live.page(task.id, task.log, first, end)
+        chunks = await self._live.page(task.id, task.log, first, end, max_bytes)
         if not chunks and first < end:
-            raise TaskNotFound(f"task {task.id!r} was deleted while it was being read")
+            raise _deleted(task)
         return Page(task, first, chunks[-1].end if chunks else first, chunks)
 
     async def pages(self, task: Task, first: int, end: int) -> AsyncGenerator[Page, None]:
@@ -184,10 +185,15 @@ class Tasks:
         Raises TaskNotFound if the task is deleted meanwhile: what was read is
         then no whole answer.
         """
-        while first < end:
-            page = await self.page(task, first, end)
-            yield page
-            first = page.end
+        async with aclosing(self._live.read(task.id, task.log, first, end)) as found:
+            async for chunks in found:
+                page = Page(task, first, chunks[-1].end, chunks)
+                del chunks
+                yield page
+                first = page.end
+                del page
+        if first < end:
+            raise _deleted(task)
 
     async def follow(self, caller: Caller, task_id: str, first: int, heartbeat: float) -> AsyncGenerator[Page, None]:
         """Lines from ``first`` on as they come, until the task has ended and all is told.
@@ -207,9 +213,10 @@ class Tasks:
                 task, _ = await wait.until(quiet, look)
                 if task.last == first:
                     yield Page(task, first, first, ())
-                async for page in self.pages(task, first, task.last):
-                    yield page
-                    first = page.end
+                async with aclosing(self.pages(task, first, task.last)) as pages:
+                    async for page in pages:
+                        yield page
+                        first = page.end
                 if task.finished or self._waits.draining:
                     return
                 quiet = heartbeat
@@ -228,6 +235,10 @@ class Tasks:
             if task.finished or change.deleted:
                 topics[end_topic(task.id)] = None
         self._wakeup.publish(topics)
+
+
+def _deleted(task: Task) -> TaskNotFound:
+    return TaskNotFound(f"task {task.id!r} was deleted while it was being read")
 
 
 def output_topic(task_id: str) -> str:

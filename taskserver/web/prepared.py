@@ -27,6 +27,8 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import SERVER_SOFTWARE, HttpVersion10, HttpVersion11
 from multidict import CIMultiDict
 
+from taskserver.config import KIB
+
 WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
@@ -62,6 +64,9 @@ class Head:
         )
 
 
+LARGE = 64 * KIB  # a body of which a copy costs more than a second write
+
+
 class Prepared(web.StreamResponse):
     """A whole answer. Its headers are the head's: to send others, make another head."""
 
@@ -91,18 +96,20 @@ class Prepared(web.StreamResponse):
         assert isinstance(body, bytes)
         http10 = request.version <= HttpVersion10
         data = self._head.encode(len(body), http10=http10, keep_alive=self._keep_alive)
-        if request.method != "HEAD":
-            data += body
-        if not _write(request, data):
+        if request.method == "HEAD":
+            body = b""
+        if len(body) < LARGE:
+            data, body = data + body, b""
+        if not _write(request, data) or (body and not _write(request, body)):
             raise ConnectionResetError("the client has left")
-        self._wrote(data)
+        self._wrote(len(data) + len(body))
         if request.protocol.writing_paused:
             await request.writer.drain()
         return None
 
-    def _wrote(self, data: bytes) -> None:
+    def _wrote(self, size: int) -> None:
         self._eof_sent = True  # what aiohttp looks at before it prepares or ends a response
-        self._body_length = len(data)  # of the access log, which counts the head too
+        self._body_length = size  # of the access log, which counts the head too
 
 
 def first_bytes(head: Head, body: bytes) -> bytes:
@@ -129,7 +136,7 @@ def written(head: Head, data: bytes) -> Prepared:
     """The response of a handler for which ``data`` was written first."""
     response = Prepared(head, b"")
     response._keep_alive = True  # noqa: SLF001 - its own module
-    response._wrote(data)  # noqa: SLF001
+    response._wrote(len(data))  # noqa: SLF001
     return response
 
 

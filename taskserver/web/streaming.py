@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from aiohttp.http import StreamWriter
 from taskserver.config import MIB
 
 NO_STORE = {"Cache-Control": "no-store"}
+TURN = 0.001  # seconds for which a stream may write before others have a turn
 # Proxies must hand each part on at once: nginx' word for it, and the standard's (RFC 10036).
 LIVE = {**NO_STORE, "X-Accel-Buffering": "no", "Incremental": "?1"}
 
@@ -26,15 +28,19 @@ async def stream(
     sent. What fails later cuts the connection: the client must not take half an
     answer for a whole one.
     """
-    first = await anext(parts, b"")
+    first, loop = await anext(parts, b""), asyncio.get_running_loop()
     response = web.StreamResponse(headers={**headers, "Content-Type": content_type})
     await response.prepare(request)
     try:
         if request.method != "HEAD":
             if first:
                 await response.write(first)
+            turn = loop.time() + TURN
             async for part in parts:
                 await response.write(part)  # waits while the client is slow
+                if loop.time() >= turn:  # otherwise it need not wait: others have a turn all the same
+                    await asyncio.sleep(0)
+                    turn = loop.time() + TURN
     except Exception:
         abort(request)
         raise ConnectionResetError("the answer broke off") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from taskserver.config import MAX_LINE_NUMBER
-from taskserver.encoding import decode_side, decode_texts, encode_lines
+from taskserver.encoding import decode_side, decode_texts, encode_lines, quoted
 from taskserver.model import Chunk, Lines, NewTask, Outcome, Stream, Task
 from taskserver.store import AnyChange, Change, KeyChange, RunChange, Store
 
@@ -86,14 +86,14 @@ async def chunks(
     while page := await store.read(log, first, end, max_bytes):
         for chunk in page:
             assert chunk.first == first
-            assert chunk.count == len(decode_texts(chunk.payload)) > 0
+            assert chunk.count == len(decode_texts(quoted(chunk))) > 0
             first = chunk.end
         found += page
     return found
 
 
 async def texts(store: Store, log: int, first: int = 0, end: int = MAX_LINE_NUMBER, max_bytes: int = PAGE) -> list[str]:
-    return [text for chunk in await chunks(store, log, first, end, max_bytes) for text in decode_texts(chunk.payload)]
+    return [text for chunk in await chunks(store, log, first, end, max_bytes) for text in decode_texts(quoted(chunk))]
 
 
 async def sides(store: Store, log: int, first: int = 0, end: int = MAX_LINE_NUMBER) -> list[tuple[int, Stream]]:

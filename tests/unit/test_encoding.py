@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from taskserver.encoding import (
     SEPARATOR,
     TASK_TAIL,
+    bare,
     cut,
     decode_side,
     decode_texts,
@@ -21,10 +23,13 @@ from taskserver.encoding import (
     encode_texts,
     expand_side,
     isotime,
+    json_pieces,
     merge_lines,
     parse_time,
+    quoted,
     raw_text,
     shorten_side,
+    side_runs,
     split_text,
     task_head,
     task_summary,
@@ -38,8 +43,16 @@ TEXTS = st.lists(TEXT, max_size=12)
 RECORDS = st.lists(st.tuples(TEXT, st.integers(0, 2**62), st.sampled_from(Stream)), min_size=1, max_size=12)
 
 
+PRINTED = st.lists(st.one_of(TEXT, st.sampled_from(['",\n"', "\\", '"', ",", "", "\t"])), min_size=1, max_size=12)
+
+
 def chunk(first: int, lines: Lines) -> Chunk:
     return Chunk(first, lines.count, lines.payload, lines.side)
+
+
+def stripped(whole: Chunk) -> Chunk:
+    """The same lines, as they are kept once their task has ended."""
+    return Chunk(whole.first, whole.count, bare(whole.payload), whole.side, bare=True)
 
 
 class TestSplitText:
@@ -99,7 +112,7 @@ class TestPayload:
         assert encode_texts([text, text]).count(SEPARATOR) == 1
 
     def test_of_nothing_is_nothing(self) -> None:
-        assert (encode_texts([]), decode_texts(b""), raw_text(b"")) == (b"", [], b"")
+        assert (encode_texts([]), decode_texts(b"")) == (b"", [])
         assert encode_lines([], NOW) == Lines(0, b"", b"")
 
     @given(
@@ -117,12 +130,27 @@ class TestPayload:
         with pytest.raises(TypeError):
             encode_lines([text], NOW)
 
-    @given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])), max_size=8))
-    def test_raw_text_is_what_was_printed(self, texts: list[str]) -> None:
-        assert raw_text(encode_texts(texts)) == "".join(text + "\n" for text in texts).encode()
+    @pytest.mark.parametrize("newline", [b"\n", b"\ndata: "])
+    @given(PRINTED, PRINTED)
+    def test_bare_lines_are_the_same_lines(self, newline: bytes, texts: list[str], more: list[str]) -> None:
+        whole, after = chunk(0, encode_lines(texts, NOW)), chunk(len(texts), encode_lines(more, NOW))
+        assert quoted(stripped(whole)) == quoted(whole) == whole.payload
+        assert raw_text(stripped(whole)) == raw_text(whole) == "\n".join(texts).encode()
+
+        wanted = encode_texts(texts + more).replace(b"\n", newline)
+        for chunks in ([whole, after], [stripped(whole), after], [stripped(whole), stripped(after)]):
+            assert b"".join(json_pieces(chunks, newline)) == wanted
 
 
 class TestSide:
+    @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3), st.sampled_from(Stream)), min_size=1))
+    def test_runs_of_lines_that_came_together(self, runs: list[tuple[int, int, Stream]]) -> None:
+        sides = [(time_us, stream) for length, time_us, stream in runs for _ in range(length)]
+        lines = encode_records([("", *side) for side in sides])
+        found = list(side_runs(lines.side, lines.count))
+        assert [side for length, *side in found for _ in range(length)] == [list(side) for side in sides]
+        assert all(one[1:] != other[1:] for one, other in pairwise(found))
+
     @given(RECORDS)
     def test_times_and_streams_come_back(self, records: list[tuple[str, int, Stream]]) -> None:
         lines = encode_records(records)
@@ -163,18 +191,19 @@ class TestMerge:
 
 
 class TestCut:
-    @given(RECORDS, st.integers(0, 20), st.data())
+    @given(RECORDS, st.integers(0, 20), st.booleans(), st.data())
     def test_it_is_the_part_that_was_asked_for(
-        self, records: list[tuple[str, int, Stream]], first: int, data: st.DataObject
+        self, records: list[tuple[str, int, Stream]], first: int, is_bare: bool, data: st.DataObject
     ) -> None:
         whole = chunk(first, encode_records(records))
+        whole = stripped(whole) if is_bare else whole
         start = data.draw(st.integers(0, first + len(records) + 3))
         end = data.draw(st.integers(start, first + len(records) + 3))
         part = cut(whole, start, end)
         wanted = records[max(0, start - first) : max(0, end - first)]
         assert part.count == len(wanted)
-        assert decode_texts(part.payload) == [text for text, _, _ in wanted]
         if wanted:
+            assert decode_texts(quoted(part)) == [text for text, _, _ in wanted]
             assert part.first == max(start, first)
             assert decode_side(part.side, part.count) == [(time, stream) for _, time, stream in wanted]
 

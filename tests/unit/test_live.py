@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from taskserver.config import Memory
 from taskserver.encoding import cut, decode_texts, encode_lines
-from taskserver.errors import TaskNotFound
+from taskserver.errors import StoreUnavailable, TaskNotFound
 from taskserver.live import CHUNK_COST, ENTRY_COST, Live, LiveLogs
 from taskserver.model import Chunk, Task, TaskState
 from taskserver.store import Store
+from tests.eventually import eventually
 
 ROOMY = Memory()
 
@@ -45,9 +46,12 @@ class Disk:
         self.chunks: dict[int, list[Chunk]] = {}
         self.reads: list[tuple[int, int, int]] = []
         self.heads: list[asyncio.Future[Task]] = []
+        self.held: asyncio.Future[None] | None = None  # what reads of lines wait for
 
     async def read(self, log: int, first: int, end: int, max_bytes: int) -> Sequence[Chunk]:
         self.reads.append((log, first, end))
+        if self.held is not None:
+            await self.held
         found = [cut(part, first, end) for part in self.chunks.get(log, ()) if part.end > first and part.first < end]
         return found[:1]
 
@@ -328,6 +332,10 @@ async def read(kept: Logs, log: int, first: int, end: int) -> list[str]:
     ]
 
 
+async def has_read(disk: Disk, times: int) -> None:
+    await eventually(lambda: len(disk.reads) == times, f"the {times}th reading")
+
+
 class TestReadingLines:
     async def test_the_newest_come_from_memory(self) -> None:
         disk = Disk()
@@ -353,6 +361,52 @@ class TestReadingLines:
         assert [part.first for part in await anext(pages)] == [0]
         del disk.chunks[1]
         assert [page async for page in pages] == []
+
+    async def test_the_next_page_is_read_while_one_is_taken(self) -> None:
+        disk = Disk()
+        disk.chunks[1] = [chunk(first, "a") for first in range(3)]
+        pages = logs(disk=disk).read("build", 1, 0, 3)
+        for first in (0, 1, 2, 2):
+            assert [part.first for part in await anext(pages, [])] in ([first], [])
+            await has_read(disk, min(first + 2, 3))
+
+    async def test_only_some_read_ahead(self) -> None:
+        disk = Disk()
+        disk.chunks[1] = [chunk(first, "a") for first in range(9)]
+        kept = logs(Memory(ahead_readers=1), disk)
+        fast, slow = kept.read("build", 1, 0, 9), kept.read("build", 1, 0, 9)
+        await anext(fast)
+        await has_read(disk, 2)
+        await anext(slow)
+        await anext(slow)
+        assert disk.reads[2:] == [(1, 0, 9), (1, 1, 9)]
+        await fast.aclose()
+        await anext(slow)  # takes the place that is free now
+        await eventually(lambda: disk.reads[4:] == [(1, 2, 9), (1, 3, 9)], "the reading ahead")
+        await slow.aclose()
+
+    @pytest.mark.parametrize("failure", [None, StoreUnavailable("the database failed")])
+    async def test_who_leaves_leaves_no_reading_behind(self, failure: Exception | None) -> None:
+        disk = Disk()
+        disk.chunks[1] = [chunk(0, "a"), chunk(1, "b")]
+        pages = logs(disk=disk).read("build", 1, 0, 2)
+        await anext(pages)
+        disk.held = asyncio.get_running_loop().create_future()
+        await has_read(disk, 2)
+        if failure is not None:
+            disk.held.set_exception(failure)  # nobody asks for it any more: not even a warning is left
+        await pages.aclose()
+        assert disk.held.cancelled() or failure is not None
+
+    async def test_a_reading_ahead_that_fails_fails_the_reader(self) -> None:
+        disk = Disk()
+        disk.chunks[1] = [chunk(0, "a"), chunk(1, "b")]
+        pages = logs(disk=disk).read("build", 1, 0, 2)
+        await anext(pages)
+        disk.held = asyncio.get_running_loop().create_future()
+        disk.held.set_exception(StoreUnavailable("the database failed"))
+        with pytest.raises(StoreUnavailable):
+            await anext(pages)
 
     async def test_lines_of_another_log_under_the_same_id_are_not_taken_for_its_own(self) -> None:
         kept = logs()

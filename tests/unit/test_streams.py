@@ -18,6 +18,7 @@ from taskserver.model import Chunk, Stream, Task, TaskState
 from taskserver.streams import (
     ENCODERS,
     NDJSON,
+    PORTION_BYTES,
     PORTION_LINES,
     RETRY_MS,
     SSE,
@@ -174,11 +175,14 @@ class TestPortions:
             first += count
         found = list(portions(chunks))
         sizes = [sum(chunk.count for chunk in portion) for portion in found]
-        assert set(sizes[:-1]) <= {PORTION_LINES}
-        assert 0 < sizes[-1] <= PORTION_LINES
+        assert all(0 < size <= PORTION_LINES for size in sizes)
         assert TEXT.lines([chunk for portion in found for chunk in portion]) == TEXT.lines(chunks)
         edges = [(chunk.first, chunk.end) for portion in found for chunk in portion]
         assert [edge[0] for edge in edges[1:]] == [edge[1] for edge in edges[:-1]]
+
+    def test_they_end_with_the_chunk_that_makes_them_large(self) -> None:
+        chunks = [Chunk(first, 1, b"x" * (PORTION_BYTES - 1), bare=True) for first in range(5)]
+        assert [len(portion) for portion in portions(chunks)] == [2, 2, 1]
 
     def test_what_is_short_is_left_as_it_is(self) -> None:
         chunks = chunked(ODD)

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from taskserver.dagmodel import Dag, Run, RunState
-from taskserver.encoding import SEPARATOR, decode_side, dumps, isotime
+from taskserver.encoding import SEPARATOR, decode_side, dumps, isotime, quoted
 from taskserver.model import MICROSECONDS, Chunk, Stream
 
 RUN_TYPE = "manual"
@@ -118,7 +118,7 @@ def log_events(chunks: Sequence[Chunk]) -> Iterator[bytes]:
     """``{"event", "timestamp", "stream"}`` for each line."""
     for chunk in chunks:
         sides = decode_side(chunk.side, chunk.count)
-        for text, (time_us, stream) in zip(chunk.payload.split(SEPARATOR), sides, strict=True):
+        for text, (time_us, stream) in zip(quoted(chunk).split(SEPARATOR), sides, strict=True):
             yield b'{"event":' + text + _event_tail(time_us, stream)
 
 

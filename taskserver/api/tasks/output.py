@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import AsyncGenerator
@@ -136,7 +135,6 @@ async def _lines(request: web.Request, encoder: Encoder, task: Task, first: int)
             caller(request).check()  # a long catch-up never waits: a revoked key must end it all the same
             for portion in portions(page.chunks):
                 yield lines_once(core, encoder, task, portion)
-                await asyncio.sleep(0)  # a write need not wait: others have a turn all the same
 
 
 def _last_event(header: str) -> tuple[int, bool]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from aiohttp import web
 
 from taskserver.api.tasks.answers import JSON, json_answer, json_head
 from taskserver.api.tasks.schemas import ListQuery, TaskQuery, cursor
-from taskserver.api.tasks.subjects import TaskEnd, payload, task_body
-from taskserver.encoding import SEPARATOR, TASK_TAIL, task_head, task_summary
+from taskserver.api.tasks.subjects import TaskEnd, task_body
+from taskserver.encoding import SEPARATOR, TASK_TAIL, json_pieces, task_head, task_summary
 from taskserver.model import Task, TaskFilter, TaskState
+from taskserver.streams import portions
 from taskserver.tasks import check_first
 from taskserver.web.context import Services, caller, services
 from taskserver.web.params import query
@@ -46,15 +48,18 @@ async def answer_task(request: web.Request, task: Task, first: int, head: Head |
     body = await task_body(services(request), task, first)
     if body is not None:
         return Prepared(head or json_head(), body)
-    return await stream(request, _task_parts(services(request), task, first), JSON)
+    async with aclosing(_task_parts(services(request), task, first)) as parts:
+        return await stream(request, parts, JSON)
 
 
-async def _task_parts(core: Services, task: Task, first: int) -> AsyncIterator[bytes]:
+async def _task_parts(core: Services, task: Task, first: int) -> AsyncGenerator[bytes, None]:
     yield task_head(task)
     separator = b""
-    async for page in core.tasks.pages(task, first, task.last):
-        yield separator + payload(page.chunks)
-        separator = SEPARATOR
+    async with aclosing(core.tasks.pages(task, first, task.last)) as pages:
+        async for page in pages:
+            for portion in portions(page.chunks):
+                yield b"".join((separator, *json_pieces(portion)))
+                separator = SEPARATOR
     yield TASK_TAIL
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from taskserver.api.tasks.answers import json_head
 from taskserver.audience import Subject
-from taskserver.encoding import SEPARATOR, TASK_TAIL, dumps, task_head
+from taskserver.encoding import TASK_TAIL, dumps, json_pieces, task_head
 from taskserver.errors import TaskNotFound
 from taskserver.model import Chunk, Task
 from taskserver.streams import Encoder, portions
@@ -110,21 +110,16 @@ async def task_body(core: Services, task: Task, first: int) -> bytes | None:
         page = await core.tasks.page(task, first, task.last)
         if page.end < task.last:
             return None
-        body = core.encoded.keep(key, task_head(task) + payload(page.chunks) + TASK_TAIL)
+        body = core.encoded.keep(key, b"".join((task_head(task), *json_pieces(page.chunks), TASK_TAIL)))
     return body
 
 
 async def page_body(core: Services, task: Task, first: int, limit: int) -> bytes:
-    """At most ``limit`` lines of a task from ``first`` on; fewer if they are more than one page."""
+    """At most ``limit`` lines of a task from ``first`` on; fewer if they are long."""
     key = ("page", task.log, task.version, first, limit)
     body = core.encoded.find(key)
     if body is None:
-        page = await core.tasks.page(task, first, min(task.last, first + limit))
+        page = await core.tasks.page(task, first, min(task.last, first + limit), core.settings.memory.large_page_bytes)
         start = dumps({"first": first, "last": page.end, "finished": page.complete})[:-1]
-        body = core.encoded.keep(key, start + b',"output":[' + payload(page.chunks) + TASK_TAIL)
+        body = core.encoded.keep(key, b"".join((start, b',"output":[', *json_pieces(page.chunks), TASK_TAIL)))
     return body
-
-
-def payload(chunks: Sequence[Chunk]) -> bytes:
-    """The lines of consecutive chunks as one payload."""
-    return SEPARATOR.join(chunk.payload for chunk in chunks)

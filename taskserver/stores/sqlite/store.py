@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
-from taskserver.encoding import cut, dumps
+from taskserver.encoding import dumps
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, TaskNotFound
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
 from taskserver.store import AnyChange, Appended, Listener, Store
@@ -25,16 +25,14 @@ from taskserver.stores.sqlite.keys import KeyWrites
 from taskserver.stores.sqlite.readers import Readers
 from taskserver.stores.sqlite.rows import (
     DAG_COLUMNS,
-    FIND_CHUNKS,
     KEY_COLUMNS,
     RUN_COLUMNS,
     TASK_COLUMNS,
     Row,
-    chunk_from_row,
     dag_from_row,
-    find_chunks_arguments,
     join_chunks,
     key_from_row,
+    read_page,
     run_from_row,
     sealed_row,
     split_chunk,
@@ -45,8 +43,6 @@ from taskserver.stores.sqlite.tasks import TaskWrites
 from taskserver.stores.sqlite.transaction import Operation, SqliteTransaction
 from taskserver.stores.sqlite.works import Heads
 
-FIRST_ROWS = 4  # four full chunks fill a page; if they are small, their average tells how many more to ask for
-MAX_ROWS = 4096
 # What the sealer rewrites in one commit: what waits behind it waits a millisecond or two.
 SEAL_BYTES = 256 * 1024
 SEAL_ROWS = 1000  # that many appends of one line make one chunk
@@ -240,29 +236,7 @@ class SqliteStore(Store):
     # --- output ------------------------------------------------------------------
 
     async def read(self, log: int, first: int, end: int, max_bytes: int) -> list[Chunk]:
-        return await self._read(log, first, end, max_bytes)
-
-    async def _read(
-        self, log: int, first: int, end: int, max_bytes: int, max_rows: int = MAX_LINE_NUMBER
-    ) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        size, limit = 0, FIRST_ROWS
-        while first < end and len(chunks) < max_rows and (size < max_bytes or not chunks):
-            rows = await self._query(FIND_CHUNKS, find_chunks_arguments(log, first, end, limit))
-            for row in rows:
-                chunk = cut(chunk_from_row(row), first, end)
-                if not chunk.count:  # it ends where we would begin: there is nothing at `first` yet
-                    return chunks
-                chunks.append(chunk)
-                size += len(chunk.payload)
-                first = chunk.end
-                if size >= max_bytes:
-                    break
-            if len(rows) < limit:
-                break
-            average = size // len(chunks) + 1
-            limit = max(1, min((max_bytes - size) // average + 1, MAX_ROWS, max_rows - len(chunks)))
-        return chunks
+        return await self._readers.run(read_page, log, first, end, max_bytes)
 
     async def unsealed(self, limit: int) -> list[Task]:
         sql = f"SELECT {TASK_COLUMNS} FROM task WHERE finished_at IS NOT NULL AND sealed = 0 ORDER BY log LIMIT ?"
@@ -271,7 +245,7 @@ class SqliteStore(Store):
     async def seal(self, log: int) -> None:
         first, loop = 0, asyncio.get_running_loop()
         began = loop.time()
-        while chunks := await self._read(log, first, MAX_LINE_NUMBER, SEAL_BYTES, SEAL_ROWS):
+        while chunks := await self._readers.run(read_page, log, first, MAX_LINE_NUMBER, SEAL_BYTES, SEAL_ROWS):
             # Compression runs in a thread: it takes milliseconds and lets go of the interpreter.
             rows = await asyncio.to_thread(_seal_rows, log, chunks)
             if not await self._tasks(TaskWrites.replace_chunks, log, chunks, rows):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from taskserver.config import MAX_LINE_NUMBER
-from taskserver.encoding import SEPARATOR, cut, dumps
+from taskserver.encoding import cut, dumps, json_pieces
 from taskserver.errors import (
     AppendConflict,
     TaskExists,
@@ -243,8 +243,8 @@ class TaskWrites:
 
     def _stands(self, work: Work, lines: Lines, first: int, end: int) -> bool:
         self._works.settle(work)
-        parts = [cut(chunk, first, end).payload for chunk in self._tx.read_chunks(work.task.log, first, end)]
-        return SEPARATOR.join(parts) == lines.payload
+        stored = [cut(chunk, first, end) for chunk in self._tx.read_chunks(work.task.log, first, end)]
+        return b"".join(json_pieces(stored)) == lines.payload
 
     def _check_same_end(self, work: Work, outcome: Outcome, lines: Lines | None, first: int | None) -> Task:
         task = work.task

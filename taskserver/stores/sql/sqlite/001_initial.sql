@@ -45,7 +45,7 @@ CREATE TABLE chunk (
     log     INTEGER GENERATED ALWAYS AS (key >> 32) VIRTUAL,
     first   INTEGER GENERATED ALWAYS AS (key & 4294967295) VIRTUAL,
     count   INTEGER NOT NULL,
-    codec   INTEGER NOT NULL, -- 0: as it is, 1: zstd (payload and side each)
+    codec   INTEGER NOT NULL, -- 0: as it is, 1: zstd (payload and side each), 2: the same with a bare payload
     payload BLOB    NOT NULL,
     side    BLOB    NOT NULL
 );
