@@ -174,7 +174,6 @@ class TestPlot:
         assert "matplotlib" in refused.output
 
     def test_draws_svg_files(self, tmp_path: Path) -> None:
-        pytest.importorskip("matplotlib", reason="it is in the extra 'bench' only")
         draw = load_plotter(tmp_path / "plots")
         files = draw(self.curve("wake-append", (100, 1, 2), (1000, 8, 9)), 1.0)
         assert [file.name for file in files] == ["wake.svg"]
