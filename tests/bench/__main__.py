@@ -90,8 +90,9 @@ def main(
 ) -> None:
     """Measure the server beside yardsticks on this machine (Linux). Leave the machine alone meanwhile.
 
-    All figures in three rounds take some 25 minutes on two cores, and with the optional yardsticks and the points of
-    the curves some 35; the databases need 3 GB in --directory meanwhile. --only and --scale are for less.
+    All figures in three rounds take less than half an hour on two cores; with the optional yardsticks and the points
+    of the curves it was 37 minutes on a busy machine. The databases need 3 GB in --directory meanwhile. --only, --scale
+    and --rounds are for less.
 
     The optional yardsticks are private processes on free ports of 127.0.0.1. On Debian:
     apt-get install nginx-light libnginx-mod-nchan (stop the service that this starts);
