@@ -61,7 +61,13 @@ WIDTH = 150  # of the table where the terminal does not say, as in a file
 )
 @click.option("--build", metavar="COMMAND", help="The build whose output 'disk' stores, as 'make -B V=1'.")
 @click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="All numbers to FILE (- is stdout).")
-@click.option("--markdown", "markdown_file", type=click.File("w"), metavar="FILE", help="The table, as README has it.")
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=click.File("w"),
+    metavar="FILE",
+    help="What there are goals for, as README has it.",
+)
 @click.option(
     "--plot",
     type=click.Path(file_okay=False, path_type=Path),
@@ -84,8 +90,9 @@ def main(
 ) -> None:
     """Measure the server beside yardsticks on this machine (Linux). Leave the machine alone meanwhile.
 
-    All figures in three rounds take some 25 minutes on two cores, with the optional yardsticks and the points of the
-    curves 35; the databases need 3 GB in --directory for a while. --only and --scale are for less.
+    All figures in three rounds take less than half an hour on two cores; with the optional yardsticks and the points
+    of the curves it was 37 minutes on a busy machine. The databases need 3 GB in --directory meanwhile. --only, --scale
+    and --rounds are for less.
 
     The optional yardsticks are private processes on free ports of 127.0.0.1. On Debian:
     apt-get install nginx-light libnginx-mod-nchan (stop the service that this starts);

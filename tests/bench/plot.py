@@ -103,7 +103,7 @@ def growth_chart(results: Sequence[Result], scale: float = 1.0) -> Chart | None:
     goals = {one.goal for _, one in compared if one.goal is not None}
     return _if_curve(
         Chart(
-            "What is stored costs nothing",
+            "What an operation costs when much is stored",
             "time beside the same on an empty database (1.0)",
             "stored lines (100 to a task)",
             "ratio",

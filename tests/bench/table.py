@@ -29,10 +29,12 @@ def show(results: Sequence[Result], environment: dict[str, Any]) -> RenderableTy
 
 
 def markdown(results: Sequence[Result], environment: dict[str, Any]) -> str:
-    """The table in Markdown, as GitHub shows it, with the environment below."""
+    """What there are goals for, as a table in Markdown, with the environment below."""
     lines = ["| figure | ours | yardstick | ratio | to reach |", "|---|--:|--:|--:|--:|"]
     for result in results:
         for one in result.comparisons():
+            if one.goal is None:
+                continue
             metric = one.metric
             what = f"{result.figure.name} {metric.label}".strip() + f", {_unit(one)}"
             theirs = f"{number(one.theirs.median)} ({one.yardstick.name})"
