@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.http import StreamWriter
 
-from taskserver.config import MIB
+from taskserver.config import KIB, MIB
 
 NO_STORE = {"Cache-Control": "no-store"}
+UNSENT_BYTES = 128 * KIB  # that the kernel takes for a reader; without a bound it takes megabytes for one that stopped
 TURN = 0.001  # seconds for which a stream may write before others have a turn
 # Proxies must hand each part on at once: nginx' word for it, and the standard's (RFC 10036).
 LIVE = {**NO_STORE, "X-Accel-Buffering": "no", "Incremental": "?1"}
@@ -29,6 +31,7 @@ async def stream(
     answer for a whole one.
     """
     first, loop = await anext(parts, b""), asyncio.get_running_loop()
+    _bound_unsent(request)
     response = web.StreamResponse(headers={**headers, "Content-Type": content_type})
     await response.prepare(request)
     try:
@@ -46,6 +49,12 @@ async def stream(
         raise ConnectionResetError("the answer broke off") from None
     await response.write_eof()
     return response
+
+
+def _bound_unsent(request: web.Request) -> None:
+    sock = None if request.transport is None else request.transport.get_extra_info("socket")
+    if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def abort(request: web.Request) -> None:

@@ -36,7 +36,7 @@ FILES = 200  # descriptors of either process beside those of followers
 FOLLOWERS = 10_000 if FULL else 500
 BATCH = 200  # connections at a time: fewer than any listen backlog takes
 APPENDS, APPENDED = 20, 10_000  # and lines of each: more than sockets, buffers and a page hold together
-PER_FOLLOWER = 1.5 * MIB  # a page, a portion of it that is being sent, and what is around a connection
+PER_FOLLOWER = 0.75 * MIB  # a page, a portion of it that is being sent, and what is around a connection
 
 OUTPUT = (2000 if FULL else 200) * MIB
 FOR_OUTPUT = 128 * MIB  # some pages, the newest lines, and what the sealer has in hand
