@@ -16,7 +16,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from taskserver.cli import main
-from taskserver.encoding import decode_side, decode_texts
+from taskserver.encoding import decode_side, decode_texts, quoted
 from taskserver.model import Stream
 from taskserver.stores import open_store
 from tests.server import Server, until
@@ -188,7 +188,7 @@ async def stored_lines(server: Server, task_id: str) -> list[tuple[str, Stream, 
                 sides = decode_side(chunk.side, chunk.count)
                 lines += [
                     (text, stream, time)
-                    for text, (time, stream) in zip(decode_texts(chunk.payload), sides, strict=True)
+                    for text, (time, stream) in zip(decode_texts(quoted(chunk)), sides, strict=True)
                 ]
                 first = chunk.end
         return lines
