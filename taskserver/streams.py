@@ -1,6 +1,6 @@
 """Encoders: how one page of a followed output looks in each format (PROTOCOLS.md, A5).
 
-Pure functions over pages; the loop that brings the pages is ``Tasks.follow``.
+Pure functions over pages; what brings the pages is ``Tasks.follow``, or an audience at the tail.
 
 Rules of the formats:
 

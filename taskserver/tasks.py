@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from taskserver.config import Settings
 from taskserver.errors import FirstBeyondOutput, TaskNotFound, TooLarge
@@ -162,12 +163,13 @@ class Tasks:
 
     async def wait_output(self, caller: Caller, task_id: str, first: int, timeout: float) -> Task:
         """The task once it has a line past ``first``, has ended, or ``timeout`` seconds have passed (A5)."""
-
-        async def look() -> tuple[Task, bool]:
-            task = check_first(await self.get(caller, task_id), first)
-            return task, task.finished or task.last > first
-
+        look = partial(self._look_for_lines, caller, task_id, first)
         return await self._waits.until(caller, output_topic(task_id), timeout, look)
+
+    async def _look_for_lines(self, caller: Caller, task_id: str, first: int) -> tuple[Task, bool]:
+        """The task, and whether it has a line past ``first`` or will get none."""
+        task = check_first(await self.get(caller, task_id), first)
+        return task, task.finished or task.last > first
 
     async def page(self, task: Task, first: int, end: int, max_bytes: int | None = None) -> Page:
         """Lines of a task from ``first`` on, at most up to ``end`` and ``max_bytes`` (by default those of a page).
@@ -202,15 +204,10 @@ class Tasks:
         ``heartbeat`` seconds, and the last one is ``complete``, unless the server
         drains. What is not taken is not read: a slow reader costs one page.
         """
-
-        async def look() -> tuple[Task, bool]:
-            task = check_first(await self.get(caller, task_id), first)
-            return task, task.finished or task.last > first
-
         with self._waits.open(caller, output_topic(task_id)) as wait:
             quiet = 0.0  # the first page comes at once
             while True:
-                task, _ = await wait.until(quiet, look)
+                task, _ = await wait.until(quiet, partial(self._look_for_lines, caller, task_id, first))
                 if task.last == first:
                     yield Page(task, first, first, ())
                 async with aclosing(self.pages(task, first, task.last)) as pages:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,31 +14,10 @@ from taskserver.errors import BadCredential, BadParameter, Forbidden, KeyExists,
 from taskserver.keys import Caller, Keys, key_id
 from taskserver.model import ApiKey, Scope, Task, TaskState
 from taskserver.store import Store
-from taskserver.stores import open_store
 from taskserver.wakeup import LocalWakeup
+from tests.unit.clock import NOW, Clock
 
-NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> int:
-        return self.now
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:///{tmp_path}/tasks.db", synchronous="normal")
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import jwt
 import pytest
@@ -13,33 +11,9 @@ from taskserver.errors import BadCredential, TokenExpired
 from taskserver.keys import Keys
 from taskserver.model import MICROSECONDS, Scope
 from taskserver.store import Store
-from taskserver.stores import open_store
 from taskserver.tokens import TOKEN_LIFETIME, Tokens
 from taskserver.wakeup import LocalWakeup
-
-NOW = 1_800_000_000 * MICROSECONDS
-
-
-class Clock:
-    now = NOW
-
-    def __call__(self) -> int:
-        return self.now
-
-    def pass_seconds(self, seconds: int) -> None:
-        self.now += seconds * MICROSECONDS
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:///{tmp_path}/tasks.db", synchronous="normal")
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.unit.clock import NOW, Clock
 
 
 @pytest.fixture

@@ -71,10 +71,10 @@ class Tail(Subject[Told]):
             return None, False
         first, data = self.cursor, b""
         page = await self._core.tasks.page(task, first, task.last)
-        for portion in portions(page.chunks):
+        portion = next(iter(portions(page.chunks)), None)  # each is told before the next one is encoded
+        if portion is not None:
             data = lines_once(self._core, self._encoder, task, portion)
             self.cursor = portion[-1].end
-            break  # each is told before the next one is encoded
         over = task.finished and self.cursor == task.last
         if over:
             data += self._encoder.end(task)
