@@ -19,9 +19,6 @@ from tests.bench.servers import REPOSITORY, Bench
 COPY = "build.log"  # beside the database: the output as it was
 BUILD_LIMIT = 500.0  # seconds
 NO_CHUNKS = "DELETE FROM chunk"
-HAS_DBSTAT = bool(
-    sqlite3.connect(":memory:").execute("SELECT sqlite_compileoption_used('ENABLE_DBSTAT_VTAB')").fetchone()[0]
-)
 
 
 class Build(Prepared):
@@ -56,14 +53,10 @@ class Disk(Figure):
     against = "the same lines as a text file"
     note = (
         "One build's output, brought by `taskserver run`, ended and sealed: the bytes of the chunk rows, times and"
-        " streams of the lines included, "
-        + (
-            "as SQLite's dbstat table counts their pages"
-            if HAS_DBSTAT
-            else "as the difference between copies of the database with and without them, both vacuumed"
-        )
-        + ". The build, if --build names no other: all installed packages compiled to bytecode, some imported with the"
-        " import system's trace on (python -v), and some 400 tests run by pytest -v; about 10,000 lines."
+        " streams of the lines included, as SQLite's dbstat table counts their pages (a SQLite built without it: as the"
+        " difference between the database with and without them, both vacuumed). The build, if --build names no other:"
+        " all installed packages compiled to bytecode, some imported with the import system's trace on (python -v), and"
+        " some 400 tests run by pytest -v; about 10,000 lines."
     )
     metrics = (
         Metric("line", "", "bytes/line", more_is_better=False),
@@ -81,12 +74,16 @@ class Disk(Figure):
         async with self._build.copy(bench) as folder:
             with contextlib.closing(sqlite3.connect(folder / DATABASE)) as database:
                 lines, side = database.execute("SELECT sum(count), sum(length(side)) FROM chunk").fetchone()
-                size = _dbstat(database) if HAS_DBSTAT else _vacuumed_difference(database, folder / DATABASE)
+                size = _dbstat(database) if _has_dbstat(database) else _vacuumed_difference(database, folder / DATABASE)
         return {"line": size / lines, "side": side / lines}
 
     async def yardstick(self, bench: Bench) -> Sample:
         text = (await self._build.folder(bench) / COPY).read_bytes()
         return {"line": len(text) / text.count(b"\n"), "side": 0.0}
+
+
+def _has_dbstat(database: sqlite3.Connection) -> bool:
+    return bool(database.execute("SELECT sqlite_compileoption_used('ENABLE_DBSTAT_VTAB')").fetchone()[0])
 
 
 def _dbstat(database: sqlite3.Connection) -> int:
