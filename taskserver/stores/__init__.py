@@ -6,6 +6,7 @@ from taskserver.errors import StoreOpenError
 from taskserver.store import Store
 
 SQLITE = "sqlite:///"
+POSTGRES = ("postgresql://", "postgres://")
 
 
 async def open_store(url: str, *, synchronous: str = "full") -> Store:
@@ -13,14 +14,25 @@ async def open_store(url: str, *, synchronous: str = "full") -> Store:
 
     ``sqlite:///tasks.db`` is a path relative to the working directory,
     ``sqlite:////var/lib/tasks.db`` an absolute one. ``synchronous`` is SQLite's
-    setting, ``full`` or ``normal``.
+    setting, ``full`` or ``normal``. ``postgresql://user@host/name`` is a database
+    that any number of servers may share.
 
     Raises StoreOpenError, with a message for the operator, if it cannot be used;
-    the file is then as it was.
+    the database is then as it was.
     """
+    if url.startswith(POSTGRES):
+        return await _open_postgres(url)
     from taskserver.stores.sqlite.store import SqliteStore  # here, so that a backend's driver is loaded only when used
 
     return await SqliteStore.open(sqlite_path(url), synchronous=synchronous)
+
+
+async def _open_postgres(url: str) -> Store:
+    try:
+        from taskserver.stores.postgres.store import PostgresStore
+    except ModuleNotFoundError as error:
+        raise StoreOpenError("PostgreSQL needs a driver: pip install 'taskserver[postgres]'") from error
+    return await PostgresStore.open(url)
 
 
 def sqlite_path(url: str) -> str:
@@ -28,6 +40,6 @@ def sqlite_path(url: str) -> str:
     path = url.removeprefix(SQLITE)
     if path == url or not path or path.startswith(":"):
         raise StoreOpenError(
-            f"cannot open database {url!r}: it must look like sqlite:///tasks.db or sqlite:////var/lib/tasks.db"
+            f"cannot open database {url!r}: it must look like sqlite:///tasks.db, sqlite:////var/lib/tasks.db or postgresql://host/name"
         )
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from taskserver.store import Store
 from taskserver.stores import open_store
 from taskserver.wakeup import LocalWakeup, Wakeup
 from tests.contract.helpers import Opener, Recorder
+from tests.postgres import PostgresServer
 
 
 async def open_sqlite(folder: Path) -> Store:
@@ -21,13 +23,19 @@ async def open_local(folder: Path) -> Wakeup:
     return LocalWakeup()
 
 
-STORES = [pytest.param(open_sqlite, id="sqlite")]
+async def open_postgres(folder: Path, server: PostgresServer) -> Store:
+    return await open_store(await server.database(folder))
+
+
+STORES = [pytest.param(open_sqlite, id="sqlite"), pytest.param(open_postgres, id="postgres")]
 WAKEUPS = [pytest.param(open_local, id="local")]
 
 
 @pytest.fixture(params=STORES)
 def opener(request: pytest.FixtureRequest) -> Opener[Store]:
     """Opens a store; called again for the same folder it finds what was stored there."""
+    if request.param is open_postgres:
+        return partial(open_postgres, server=request.getfixturevalue("postgres"))
     found: Opener[Store] = request.param
     return found
 

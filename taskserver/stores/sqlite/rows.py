@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -12,20 +11,12 @@ from typing import Any
 import orjson
 
 from taskserver.dagmodel import Dag, DagTask, Run, RunState
-from taskserver.encoding import SEPARATOR, cut, merge_lines
-from taskserver.model import ApiKey, Chunk, Lines, Place, Scope, Task, TaskState
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from taskserver.model import ApiKey, Chunk, Place, Scope, Task, TaskState
+from taskserver.stores.chunks import PLAIN, ZSTD, pack, split_chunk, unpack
 
 Row = Sequence[Any]
 
 LINE_BITS = 32  # of a chunk's key; the log has the 31 above
-CHUNK_BYTES = 64 * 1024  # aimed at: large enough to compress well, small enough to cut a page from
-PLAIN, ZSTD = 0, 1
-ZSTD_LEVEL = 6  # on build logs a tenth smaller than 3 at 250 MB/s; higher levels gain little
 
 TASK_COLUMNS = (
     "log, id, owner, name, state, last, code, error, labels, created_at, started_at, finished_at,"
@@ -138,9 +129,7 @@ def find_chunks_arguments(log: int, first: int, end: int, limit: int) -> Row:
 def chunk_from_row(row: Row) -> Chunk:
     """A chunk from the columns of FIND_CHUNKS, decompressed."""
     key, count, codec, payload, side = row
-    if codec == ZSTD:
-        payload, side = zstd.decompress(payload), zstd.decompress(side)
-    return Chunk(key & (1 << LINE_BITS) - 1, count, payload, side)
+    return unpack(codec, Chunk(key & (1 << LINE_BITS) - 1, count, payload, side))
 
 
 def chunk_to_rows(log: int, chunk: Chunk) -> Iterator[Row]:
@@ -149,39 +138,10 @@ def chunk_to_rows(log: int, chunk: Chunk) -> Iterator[Row]:
         yield (chunk_key(log, part.first), part.count, PLAIN, part.payload, part.side)
 
 
-def split_chunk(chunk: Chunk) -> Iterator[Chunk]:
-    """Parts of about CHUNK_BYTES each; a line is never split."""
-    if len(chunk.payload) < 2 * CHUNK_BYTES or chunk.count == 1:
-        yield chunk
-        return
-    first = chunk.first
-    pending, size = [], 0
-    for fragment in chunk.payload.split(SEPARATOR):
-        pending.append(fragment)
-        size += len(fragment) + len(SEPARATOR)
-        if size >= CHUNK_BYTES:
-            yield _part(chunk, first, pending)
-            first += len(pending)
-            pending, size = [], 0
-    if pending:
-        yield _part(chunk, first, pending)
-
-
-def _part(chunk: Chunk, first: int, fragments: list[bytes]) -> Chunk:
-    side = cut(Chunk(chunk.first, chunk.count, b"", chunk.side), first, first + len(fragments)).side
-    return Chunk(first, len(fragments), SEPARATOR.join(fragments), side)
-
-
-def join_chunks(chunks: Sequence[Chunk]) -> Chunk:
-    """Consecutive chunks as one."""
-    lines = merge_lines([Lines(chunk.count, chunk.payload, chunk.side) for chunk in chunks])
-    return Chunk(chunks[0].first, lines.count, lines.payload, lines.side)
-
-
 def sealed_row(log: int, chunk: Chunk) -> Row:
     """A chunk's row, compressed."""
-    payload = zstd.compress(chunk.payload, ZSTD_LEVEL)
-    return (chunk_key(log, chunk.first), chunk.count, ZSTD, payload, zstd.compress(chunk.side, ZSTD_LEVEL))
+    packed = pack(chunk)
+    return (chunk_key(log, chunk.first), chunk.count, ZSTD, packed.payload, packed.side)
 
 
 INSERT_CHUNK = "INSERT INTO chunk (key, count, codec, payload, side) VALUES (?, ?, ?, ?, ?)"

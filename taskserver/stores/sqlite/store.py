@@ -21,6 +21,7 @@ from taskserver.encoding import cut, dumps
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, StoreUnavailable, TaskNotFound
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
 from taskserver.store import Appended, Change, Listener, RunChange, Store
+from taskserver.stores.chunks import join_chunks, split_chunk
 from taskserver.stores.sqlite.committer import GroupCommitter
 from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.keys import KeyWrites
@@ -34,11 +35,9 @@ from taskserver.stores.sqlite.rows import (
     chunk_from_row,
     dag_from_row,
     find_chunks_arguments,
-    join_chunks,
     key_from_row,
     run_from_row,
     sealed_row,
-    split_chunk,
     task_from_row,
 )
 from taskserver.stores.sqlite.runs import RunWrites

@@ -1,0 +1,119 @@
+"""Reading: what needs no transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from taskserver.encoding import cut
+from taskserver.errors import TaskNotFound
+from taskserver.model import Chunk, Task
+from taskserver.stores.postgres.connect import Pool, borrowed
+from taskserver.stores.postgres.failures import as_answer
+from taskserver.stores.postgres.rows import FIND_CHUNKS, TASK_COLUMNS, Row, chunk_from_row, task_from_row
+
+FIRST_ROWS = 4  # four full chunks fill a page; if they are small, their average tells how many more to ask for
+MAX_ROWS = 4096
+MAX_HEADS = 200  # tasks read with one statement: each may have a result of a megabyte
+
+
+class Readers:
+    """Connections that only read."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def query(self, sql: str, *arguments: Any) -> Sequence[Row]:
+        """The rows of a query. Raises StoreUnavailable."""
+        try:
+            async with borrowed(self._pool) as connection:
+                return await connection.fetch(sql, *arguments)
+        except Exception as error:
+            raise as_answer(error) from error
+
+    async def snapshot(self, *queries: tuple[str, Sequence[Any]]) -> list[Sequence[Row]]:
+        """The rows of several queries, all of one moment. Raises StoreUnavailable."""
+        try:
+            async with (
+                borrowed(self._pool) as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                return [await connection.fetch(sql, *arguments) for sql, arguments in queries]
+        except Exception as error:
+            raise as_answer(error) from error
+
+    async def chunks(self, log: int, first: int, end: int, max_bytes: int) -> list[Chunk]:
+        """See ``Store.read``."""
+        chunks: list[Chunk] = []
+        size, limit = 0, FIRST_ROWS
+        while first < end and (size < max_bytes or not chunks):
+            rows = await self.query(FIND_CHUNKS, log, first, end, limit)
+            for row in rows:
+                chunk = cut(chunk_from_row(row), first, end)
+                if not chunk.count:  # it ends where we would begin: there is nothing at `first` yet
+                    return chunks
+                chunks.append(chunk)
+                size += len(chunk.payload)
+                first = chunk.end
+                if size >= max_bytes:
+                    break
+            if len(rows) < limit:
+                break
+            average = size // len(chunks) + 1
+            limit = max(1, min((max_bytes - size) // average + 1, MAX_ROWS))
+        return chunks
+
+
+class Heads:
+    """Reads tasks, all that are asked for at a time with one statement.
+
+    What is asked for while a statement is under way goes into the next one, never
+    into that one: an answer is not older than its question. So thousands of
+    waiters that are woken at once cost two statements.
+    """
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+        self._wanted: dict[str, asyncio.Future[Task]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def get(self, task_id: str) -> Task:
+        """A task as committed last. Raises TaskNotFound, StoreUnavailable."""
+        future = self._wanted.get(task_id)
+        if future is None:
+            future = self._wanted[task_id] = asyncio.get_running_loop().create_future()
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read())
+        # Shielded, because one who leaves must not take the others' answer along.
+        return await asyncio.shield(future)
+
+    async def close(self) -> None:
+        """Return when nothing is being read any more."""
+        while self._reading is not None:
+            await asyncio.wait([self._reading])
+
+    async def _read(self) -> None:
+        while self._wanted:
+            wanted: dict[str, asyncio.Future[Task]] = {}
+            while self._wanted and len(wanted) < MAX_HEADS:
+                task_id, future = self._wanted.popitem()
+                wanted[task_id] = future
+            try:
+                sql = f"SELECT {TASK_COLUMNS}, result FROM task WHERE id = ANY($1)"
+                for row in await self._readers.query(sql, list(wanted)):
+                    task = task_from_row(row)
+                    wanted.pop(task.id).set_result(task)
+            except Exception as error:
+                answer = as_answer(error)
+                for future in wanted.values():
+                    _fail(future, answer)
+            else:
+                for task_id, future in wanted.items():
+                    _fail(future, TaskNotFound(f"there is no task {task_id!r}"))
+        self._reading = None
+
+
+def _fail(future: asyncio.Future[Task], error: Exception) -> None:
+    future.set_exception(error)
+    future.exception()  # if all who asked have left, nobody will
