@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taskserver.errors import StoreOpenError
 from taskserver.store import Store
+from taskserver.wakeup import LocalWakeup, Wakeup
 
 SQLITE = "sqlite:///"
 POSTGRES = ("postgresql://", "postgres://")
@@ -27,6 +28,19 @@ async def open_store(url: str, *, synchronous: str = "full") -> Store:
     return await SqliteStore.open(sqlite_path(url), synchronous=synchronous)
 
 
+async def open_wakeup(store: Store, listen_url: str | None = None) -> Wakeup:
+    """Wake-ups among all processes that share a store that ``open_store`` gave. To be closed before the store.
+
+    ``listen_url`` is the same PostgreSQL database, reached without a pooler: one
+    connection of each process listens, for as long as that lives.
+    """
+    open_own = getattr(store, "open_wakeup", None)
+    if open_own is None:
+        return LocalWakeup()
+    wakeup: Wakeup = await open_own(listen_url)
+    return wakeup
+
+
 async def _open_postgres(url: str) -> Store:
     try:
         from taskserver.stores.postgres.store import PostgresStore
@@ -40,6 +54,7 @@ def sqlite_path(url: str) -> str:
     path = url.removeprefix(SQLITE)
     if path == url or not path or path.startswith(":"):
         raise StoreOpenError(
-            f"cannot open database {url!r}: it must look like sqlite:///tasks.db, sqlite:////var/lib/tasks.db or postgresql://host/name"
+            f"cannot open database {url!r}: it must look like sqlite:///tasks.db, sqlite:////var/lib/tasks.db"
+            " or postgresql://host/name"
         )
     return path

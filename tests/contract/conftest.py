@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskserver.store import Store
-from taskserver.stores import open_store
+from taskserver.stores import open_store, open_wakeup
 from taskserver.wakeup import LocalWakeup, Wakeup
 from tests.contract.helpers import Opener, Recorder
 from tests.postgres import PostgresServer
@@ -28,7 +28,7 @@ async def open_postgres(folder: Path, server: PostgresServer) -> Store:
 
 
 STORES = [pytest.param(open_sqlite, id="sqlite"), pytest.param(open_postgres, id="postgres")]
-WAKEUPS = [pytest.param(open_local, id="local")]
+WAKEUPS = [pytest.param(open_local, id="local"), pytest.param(open_postgres, id="postgres")]
 
 
 @pytest.fixture(params=STORES)
@@ -59,6 +59,13 @@ def changes(store: Store) -> Recorder:
 @pytest.fixture(params=WAKEUPS)
 async def wakeup(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Wakeup]:
     """A wake-up that nobody subscribes to yet."""
-    opened: Wakeup = await request.param(tmp_path)
-    yield opened
-    await opened.close()
+    if request.param is open_postgres:
+        store = await open_postgres(tmp_path, request.getfixturevalue("postgres"))
+        opened = await open_wakeup(store)
+        yield opened
+        await opened.close()
+        await store.close()
+    else:
+        opened = await request.param(tmp_path)
+        yield opened
+        await opened.close()

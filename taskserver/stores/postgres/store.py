@@ -39,6 +39,7 @@ from taskserver.stores.postgres.schema import migrate
 from taskserver.stores.postgres.sealing import seal
 from taskserver.stores.postgres.tasks import TaskWrites
 from taskserver.stores.postgres.transaction import Operation, PostgresTransaction
+from taskserver.stores.postgres.wakeup import PostgresWakeup
 
 READERS = 6  # connections; long catch-ups must not stand in the way of short looks
 CLOSE_TIMEOUT = 10.0  # seconds for reads that are under way
@@ -50,8 +51,8 @@ class PostgresStore(Store):
     """See ``Store``. Open it with ``open``; it belongs to the event loop that did."""
 
     def __init__(self, address: Address, namespace: str, writers: Pool, readers: Pool) -> None:
-        self.address = address
-        self.namespace = namespace
+        self._address = address
+        self._namespace = namespace
         self._writers = writers
         self._readers = readers
         self._reader = Readers(readers)
@@ -91,6 +92,13 @@ class PostgresStore(Store):
             except asyncio.TimeoutError:
                 pool.terminate()
         await self._heads.close()
+
+    async def open_wakeup(self, listen_url: str | None = None) -> PostgresWakeup:
+        """The wake-ups that go with this store; see ``open_wakeup``. To be closed before the store."""
+        listen = self._address if listen_url is None else Address.parse(listen_url)
+        wakeup = PostgresWakeup(self._readers, listen, self._namespace)
+        await wakeup.start()
+        return wakeup
 
     # --- tasks -------------------------------------------------------------------
 
