@@ -37,7 +37,7 @@ class Database:
         self.reports: list[str] = []
         self.held: asyncio.Event | None = None
         self.fail: Callable[[list[str], bool], None] = lambda names, alone: None
-        self.committer = GroupCommitter(self.transact, self.reports.extend)
+        self.committer = GroupCommitter(self.transact, self.reports.extend, min_beside=1)
 
     async def transact(self, jobs: Sequence[Job], alone: bool) -> list[Any]:
         names = [job.operation.name for job in jobs]
@@ -190,6 +190,21 @@ async def test_one_by_one_what_needs_more_goes_again_with_all_behind_it(database
     assert await asyncio.gather(*calls) == ["did a", "did b", "did c"]
     assert database.groups == [["a", "b", "c"], ["a"], ["b"], ["b", "c"]]
     assert database.reports == ["a", "b", "c"]
+
+
+async def test_a_few_wait_for_the_next_group_but_not_for_long(database: Database) -> None:
+    committer = GroupCommitter(database.transact, database.reports.extend, min_beside=3)
+    go = database.hold()
+    calls = [committer.submit(Step("a", ["a"]))]
+    await eventually(lambda: len(database.groups) == 1)
+    calls += [committer.submit(Step(name, [name])) for name in "bcd"]
+    await eventually(lambda: len(database.groups) == 2)
+    assert database.groups[1] == ["b", "c", "d"]
+    calls.append(committer.submit(Step("e", ["e"])))
+    await eventually(lambda: len(database.groups) == 3, "the group of one that has waited")
+    assert database.groups[2] == ["e"]
+    go.set()
+    await asyncio.gather(*calls)
 
 
 async def test_a_large_group_is_split_by_its_bytes(database: Database) -> None:

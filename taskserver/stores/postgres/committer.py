@@ -27,7 +27,9 @@ from taskserver.stores.postgres.failures import Conflicts, Everybodys, Lost, Out
 
 log = logging.getLogger(__name__)
 
-LANES = 2  # transactions at a time: one prepares while the other waits for the disk
+LANES = 3  # transactions at a time: one prepares while another waits for the disk
+MIN_BESIDE = 16  # operations that are worth a transaction beside others; fewer wait for the next one …
+MAX_WAIT = 0.005  # … but no longer than so many seconds: the others may be waiting for a lock
 MAX_GROUP = 1000  # operations in one transaction; bounds how long the first of them waits
 MAX_GROUP_BYTES = 16 * MIB  # of lines in one transaction
 ATTEMPTS = 6  # at a transaction that conflicts with another node's
@@ -81,10 +83,12 @@ class GroupCommitter:
     operations' callers get their answers.
     """
 
-    def __init__(self, transact: Transact, report: Callable[[Sequence[Any]], None], lanes: int = LANES) -> None:
+    def __init__(
+        self, transact: Transact, report: Callable[[Sequence[Any]], None], *, min_beside: int = MIN_BESIDE
+    ) -> None:
         self._transact = transact
         self._report = report
-        self._lanes = lanes
+        self._min_beside = min_beside
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Job] = deque()
         self._busy: set[str] = set()  # tasks in groups that are under way
@@ -92,6 +96,7 @@ class GroupCommitter:
         self._alone = False  # whether the group under way is one that runs alone
         self._closed = False
         self._pumping = False
+        self._late: asyncio.TimerHandle | None = None
 
     def submit(self, operation: Operation) -> asyncio.Future[Any]:
         """Queue an operation; the future has its result once that is durable.
@@ -121,12 +126,22 @@ class GroupCommitter:
             self._pumping = True
             self._loop.call_soon(self._pump)
 
-    def _pump(self) -> None:
+    def _pump(self, late: bool = False) -> None:
+        """Begin as many groups as there may be now, ``late`` a small one too."""
         self._pumping = False
-        while self._queue and not self._alone and len(self._groups) < self._lanes:
+        if late:
+            self._late = None
+        while self._queue and not self._alone and len(self._groups) < LANES:
+            if self._groups and len(self._queue) < self._min_beside and not late:
+                if self._late is None:
+                    self._late = self._loop.call_later(MAX_WAIT, self._pump, True)
+                return
             jobs = self._take()
             if not jobs:
                 return
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
             tasks = {task for job in jobs for task in job.operation.tasks}
             self._busy |= tasks
             self._groups.add(self._loop.create_task(self._run(jobs, tasks)))
