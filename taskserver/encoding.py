@@ -29,6 +29,9 @@ from taskserver.model import MICROSECONDS, Chunk, Lines, Place, Stream, Task
 
 SEPARATOR = b",\n"
 
+# What JSON escapes of what programs print; the backslash first, since the others bring one.
+_ESCAPES = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\t", b"\\t"), (b"\r", b"\\r"), (b"\x1b", b"\\u001b"))
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 SIDE_WIDTH = 8  # bytes of a number in a side column
 _STREAMS = tuple(Stream)
@@ -58,7 +61,36 @@ def encode_lines(texts: Sequence[str], time_us: int, stream: Stream = Stream.STD
 
     Raises TypeError if a text holds a lone surrogate, which UTF-8 cannot carry.
     """
-    return Lines(len(texts), encode_texts(texts), _pack([time_us << 1 | stream]) if texts else b"")
+    return Lines(len(texts), encode_texts(texts), _one_side(time_us, stream) if texts else b"")
+
+
+def encode_text(data: bytes, time_us: int, stream: Stream = Stream.STDOUT) -> Lines:
+    """Encode raw output: what ``encode_lines`` makes of ``split_text``, at a third of the cost.
+
+    What programs print is nearly JSON already. What is to be escaped is replaced
+    in all lines at once; whether that was everything, the length of orjson's own
+    encoding tells, which is quickly made of a single string. (A newline counts
+    two there; any character that was left out would make it longer.)
+    """
+    if b"\r" in data:  # looking for one byte is ten times faster
+        data = data.replace(b"\r\n", b"\n")
+    if data.endswith(b"\n"):
+        data = data[:-1]
+    elif not data:
+        return Lines(0, b"", b"")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = data.decode("utf-8", "replace")
+        data = text.encode()
+    newlines = data.count(b"\n")
+    size = len(orjson.dumps(text)) - newlines - 2
+    if size > len(data):
+        for character, escaped in _ESCAPES:
+            data = data.replace(character, escaped)
+    if size != len(data):
+        return encode_lines(text.split("\n"), time_us, stream)
+    return Lines(newlines + 1, b'"' + data.replace(b"\n", b'",\n"') + b'"', _one_side(time_us, stream))
 
 
 def encode_records(records: Sequence[tuple[str, int, Stream]]) -> Lines:
@@ -100,12 +132,23 @@ def cut(chunk: Chunk, first: int, end: int) -> Chunk:
         return chunk
     if first >= end:
         return Chunk(first, 0, b"")
-    start, stop = first - chunk.first, end - chunk.first
-    payload = SEPARATOR.join(chunk.payload.split(SEPARATOR)[start:stop])
-    side = chunk.side
-    if len(side) > SIDE_WIDTH:
-        side = side[start * SIDE_WIDTH : stop * SIDE_WIDTH]
-    return Chunk(first, end - first, payload, side)
+    start, count = first - chunk.first, end - first
+    # Looking for one byte is ten times faster than for two, and only the lines up to the nearer end are looked at.
+    if end - chunk.first <= chunk.end - first:
+        lines = chunk.payload.split(b"\n", start + count)[start : start + count]
+    else:
+        lines = chunk.payload.rsplit(b"\n", chunk.count - start)[1 : 1 + count]
+    return Chunk(first, count, b"\n".join(lines).removesuffix(b","), cut_side(chunk.side, start, count))
+
+
+def cut_side(side: bytes, start: int, count: int) -> bytes:
+    """The part of a side column that belongs to ``count`` lines from the ``start``-th on."""
+    return side if len(side) == SIDE_WIDTH else side[start * SIDE_WIDTH : (start + count) * SIDE_WIDTH]
+
+
+def count_lines(payload: bytes) -> int:
+    """How many lines a payload has that is not empty."""
+    return payload.count(b"\n") + 1
 
 
 def decode_texts(payload: bytes) -> list[str]:
@@ -136,6 +179,10 @@ def shorten_side(side: bytes) -> bytes:
     """The short form of a side column if all its numbers are equal, else the column itself."""
     one = side[:SIDE_WIDTH]
     return one if side == one * (len(side) // SIDE_WIDTH) else side
+
+
+def _one_side(time_us: int, stream: Stream) -> bytes:
+    return (time_us << 1 | stream).to_bytes(SIDE_WIDTH, "little")
 
 
 def _pack(values: Iterable[int]) -> bytes:

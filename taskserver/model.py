@@ -109,6 +109,32 @@ class Task:
         """Bytes of what has no fixed size, about."""
         return len(self.result or b"") + len(self.error)
 
+    def grown(self, count: int) -> Task:
+        """The task with ``count`` more lines, each of them a change.
+
+        As ``dataclasses.replace``, at a third of its cost: every append pays it.
+        """
+        return Task(
+            self.id,
+            self.log,
+            self.owner,
+            self.name,
+            self.state,
+            self.created_at,
+            self.last + count,
+            self.code,
+            self.error,
+            self.result,
+            self.labels,
+            self.started_at,
+            self.finished_at,
+            self.lease_us,
+            self.lease_expires_at,
+            self.cancel_requested,
+            self.version + count,
+            self.place,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class NewTask:

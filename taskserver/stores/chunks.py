@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from taskserver.encoding import SEPARATOR, cut, merge_lines
+from taskserver.encoding import SEPARATOR, count_lines, cut_side, merge_lines
 from taskserver.model import Chunk, Lines
 
 if sys.version_info >= (3, 14):
@@ -33,25 +33,22 @@ def unpack(codec: int, chunk: Chunk) -> Chunk:
 
 def split_chunk(chunk: Chunk) -> Iterator[Chunk]:
     """Parts of about CHUNK_BYTES each; a line is never split."""
-    if len(chunk.payload) < 2 * CHUNK_BYTES or chunk.count == 1:
+    payload, side = chunk.payload, chunk.side
+    first, start = chunk.first, 0
+    while len(payload) - start >= 2 * CHUNK_BYTES:
+        end = payload.find(SEPARATOR, start + CHUNK_BYTES)
+        if end < 0:
+            break
+        part = payload[start:end]
+        count = count_lines(part)
+        part_side = cut_side(side, first - chunk.first, count)
+        yield Chunk(first, count, part, part_side)
+        first += count
+        start = end + len(SEPARATOR)
+    if start == 0:
         yield chunk
-        return
-    first = chunk.first
-    pending, size = [], 0
-    for fragment in chunk.payload.split(SEPARATOR):
-        pending.append(fragment)
-        size += len(fragment) + len(SEPARATOR)
-        if size >= CHUNK_BYTES:
-            yield _part(chunk, first, pending)
-            first += len(pending)
-            pending, size = [], 0
-    if pending:
-        yield _part(chunk, first, pending)
-
-
-def _part(chunk: Chunk, first: int, fragments: list[bytes]) -> Chunk:
-    side = cut(Chunk(chunk.first, chunk.count, b"", chunk.side), first, first + len(fragments)).side
-    return Chunk(first, len(fragments), SEPARATOR.join(fragments), side)
+    else:
+        yield Chunk(first, chunk.end - first, payload[start:], cut_side(side, first - chunk.first, chunk.end - first))
 
 
 def join_chunks(chunks: Sequence[Chunk]) -> Chunk:

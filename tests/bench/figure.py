@@ -20,7 +20,8 @@ class Metric:
     """One number of a figure.
 
     ``has_ratio`` is off where the yardstick's number is so near to zero that a
-    quotient means nothing.
+    quotient means nothing. ``has_difference``: what counts is how much ours is
+    beyond the yardstick's, and not the ratio.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Metric:
     unit: str
     more_is_better: bool
     has_ratio: bool = True
+    has_difference: bool = False
 
 
 class Figure(abc.ABC):

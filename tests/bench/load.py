@@ -7,21 +7,28 @@ next request from within the callback that brought the answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from tests.bench.wire import ProtocolError, Response, ResponseReader
 
 WAVE = 200  # connections opened at a time: well below any listen backlog
-PER_ADDRESS = 10_000  # connections from one source address: Linux has some 28,000 ports for each by default
+SOURCES = 250  # addresses to connect from, 127.0.0.1 and so on: Linux has some 28,000 ports for each by default
+# Of ip(7); the socket module of older Pythons has no name for it. The port is chosen when it is known where to, so that
+# one that another server's connection had a moment ago is free.
+IP_BIND_ADDRESS_NO_PORT = 24
 ANSWER_LIMIT = 30.0  # seconds for any single answer
 WARM_UP = 0.5  # seconds of a closed loop that do not count: caches fill and the interpreter specialises
 
 
 T = TypeVar("T")
+
+_turns = itertools.count()  # across all measurements: closed connections keep their ports for a minute
 
 
 class LoadError(Exception):
@@ -29,11 +36,16 @@ class LoadError(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection. Set ``on_response`` (and ``on_failure``) before sending."""
+    """One keep-alive connection. Set ``on_response`` (and ``on_failure``) before sending.
+
+    ``on_chunks``, if set, gets the chunks of a chunked body that goes on, as
+    they come; the response has only those that came with its end.
+    """
 
     def __init__(self) -> None:
         self.on_response: Callable[[Connection, Response], None] = _surprise
         self.on_failure: Callable[[Exception], None] = _ignore
+        self.on_chunks: Callable[[Connection, list[bytes]], None] | None = None
         self._reader = ResponseReader()
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
@@ -48,6 +60,8 @@ class Connection(asyncio.Protocol):
             response = self._reader.feed(data)
             if response is not None:
                 self.on_response(self, response)
+            elif self.on_chunks is not None and (chunks := self._reader.take_chunks()):
+                self.on_chunks(self, chunks)
         except (ProtocolError, LoadError) as error:
             self.on_failure(error)
 
@@ -103,20 +117,23 @@ def check(response: Response) -> Response:
     return response
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def connections(port: int, count: int) -> AsyncIterator[list[Connection]]:
-    """``count`` open connections to a port of 127.0.0.1, from more source addresses when ports get short."""
+    """``count`` open connections to a port of 127.0.0.1, from many source addresses, so that ports never run out."""
     loop = asyncio.get_running_loop()
     opened: list[Connection] = []
 
-    async def open_one(number: int) -> None:
-        source = (f"127.0.0.{1 + number // PER_ADDRESS}", 0)
-        _, connection = await loop.create_connection(Connection, "127.0.0.1", port, local_addr=source)
+    async def open_one() -> None:
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(_next_socket())
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            _, connection = await loop.create_connection(Connection, sock=sock)
+            undo.pop_all()  # it is the connection's now
         opened.append(connection)
 
     try:
         for start in range(0, count, WAVE):
-            wave = (open_one(number) for number in range(start, min(start + WAVE, count)))
+            wave = (open_one() for _ in range(start, min(start + WAVE, count)))
             await asyncio.wait_for(asyncio.gather(*wave), ANSWER_LIMIT)
         yield opened
     finally:
@@ -125,6 +142,15 @@ async def connections(port: int, count: int) -> AsyncIterator[list[Connection]]:
         if opened:
             # Their descriptors are to be free again before the next server is started.
             await asyncio.wait([connection.closed for connection in opened], timeout=ANSWER_LIMIT)
+
+
+def _next_socket() -> socket.socket:
+    """A socket that connects from the next one of SOURCES."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((f"127.0.0.{1 + next(_turns) % SOURCES}", 0))
+    return sock
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ class Target:
         """A POST request with a body of known length."""
         return build_request("POST", target, self.headers(content_type), body)
 
+    def put(self, target: str, body: bytes, content_type: str = "application/json") -> bytes:
+        """A PUT request with a body of known length."""
+        return build_request("PUT", target, self.headers(content_type), body)
+
     def post_chunked(self, target: str, content_type: str = "text/plain") -> bytes:
         """The head of a POST request with a chunked body."""
         return build_head("POST", target, {**self.headers(content_type), "Transfer-Encoding": "chunked"})
@@ -51,6 +55,15 @@ class Target:
     def rss(self) -> int:
         """Resident memory in bytes. The kernel's socket buffers are not in it."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
+
+    def forget_peak(self) -> None:
+        """Let the peak of the resident memory begin anew from what it is now."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # proc_pid_clear_refs(5)
+
+    def peak_rss(self) -> int:
+        """The most resident memory in bytes since ``forget_peak``."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
     def cpu(self) -> float:
         """Seconds of CPU that the process has used, all threads together; exact to a hundredth."""
@@ -60,6 +73,10 @@ class Target:
     async def set_answer(self, connection: Connection, body: bytes) -> Response:
         """Tell the bare server what to answer from now on."""
         return await connection.ask(build_request("PUT", "/answer", self.headers(), body))
+
+    async def set_answer_from(self, connection: Connection, file: Path) -> Response:
+        """The same with what is in a file: a body that is too large to be sent around."""
+        return await connection.ask(build_request("PUT", "/answer-from", self.headers(), str(file).encode()))
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,15 @@ class Result:
 
     def ratio(self, metric: Metric) -> Spread | None:
         """Ours divided by the yardstick's, round by round; None where a quotient means nothing."""
-        if not metric.has_ratio or any(one.yardstick[metric.key] <= 0 for one in self.rounds):
+        if not metric.has_ratio or metric.has_difference or any(one.yardstick[metric.key] <= 0 for one in self.rounds):
             return None
         return Spread.of([one.ours[metric.key] / one.yardstick[metric.key] for one in self.rounds])
+
+    def difference(self, metric: Metric) -> Spread | None:
+        """Ours less the yardstick's, round by round, where that is what counts."""
+        if not metric.has_difference:
+            return None
+        return Spread.of([one.ours[metric.key] - one.yardstick[metric.key] for one in self.rounds])
 
     def client_cpu(self) -> tuple[float, float] | None:
         """The load generator's highest share of a core while it drove us and while it drove the yardstick."""
@@ -80,7 +86,6 @@ def report(results: Sequence[Result], environment: dict[str, Any]) -> dict[str, 
 
 
 def _row(result: Result, metric: Metric) -> dict[str, Any]:
-    ratio = result.ratio(metric)
     return {
         "figure": result.figure.name,
         "metric": metric.key,
@@ -94,7 +99,12 @@ def _row(result: Result, metric: Metric) -> dict[str, Any]:
             "median": result.yardstick(metric).median,
             "all": [one.yardstick[metric.key] for one in result.rounds],
         },
-        "ratio": None if ratio is None else {"median": ratio.median, "min": ratio.low, "max": ratio.high},
+        "ratio": _spread(result.ratio(metric)),
+        "difference": _spread(result.difference(metric)),
         "client_cpu": result.client_cpu(),
         "others": result.others(),
     }
+
+
+def _spread(spread: Spread | None) -> dict[str, float] | None:
+    return None if spread is None else {"median": spread.median, "min": spread.low, "max": spread.high}

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tests.bench.figure import Metric
-from tests.bench.summary import Result, Spread
+from tests.bench.summary import Result
 
 BUSY_CLIENT = 0.9  # of a core: from here on the load generator may be what limits
 NOISE = 0.2  # of a core used by others: from here on a round is worth repeating
@@ -39,13 +39,12 @@ def _table(results: Sequence[Result]) -> Table:
 
 
 def _cells(result: Result, metric: Metric) -> list[str]:
-    ratio = result.ratio(metric)
     return [
         f"{result.figure.name} {metric.label}".strip(),
         f"{metric.unit} {'↑' if metric.more_is_better else '↓'}",
         number(result.ours(metric).median),
         number(result.yardstick(metric).median),
-        "–" if ratio is None else _spread(ratio),
+        _compared(result, metric),
         str(len(result.rounds)),
         _client(result.client_cpu()),
         _marked(result.others(), NOISE),
@@ -59,8 +58,16 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _spread(ratio: Spread) -> str:
-    return f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+def _compared(result: Result, metric: Metric) -> str:
+    difference = result.difference(metric)
+    if difference is not None:
+        return "{} ({}–{})".format(*(_signed(one) for one in (difference.median, difference.low, difference.high)))
+    ratio = result.ratio(metric)
+    return "–" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+
+
+def _signed(value: float) -> str:
+    return f"{'−' if value < 0 else '+'}{number(abs(value))}"
 
 
 def _client(shares: tuple[float, float] | None) -> str:
@@ -80,8 +87,9 @@ def _notes(results: Sequence[Result]) -> list[Text]:
         names.setdefault((result.figure.note, result.figure.against), []).append(result.figure.name)
     notes = [Text(f"{', '.join(of)}: {note} Yardstick: {against}.") for (note, against), of in names.items()]
     legend = (
-        "↑ more is better, ↓ less is better. client CPU: the load generator's share of a core, ours / yardstick; with !"
-        " it may be the client that was measured. others: the share of a core that other programs used in the worst"
-        " round; with ! the ratio is worthless (it tends to flatter): measure again when the machine is quiet."
+        "↑ more is better, ↓ less is better. With a sign it is no ratio but ours less the yardstick's. client CPU: the"
+        " load generator's share of a core, ours / yardstick; with ! it may be the client that was measured. others:"
+        " the share of a core that other programs used in the worst round; with ! the ratio is worthless (it tends to"
+        " flatter): measure again when the machine is quiet."
     )
     return [*notes, Text(legend)]

@@ -39,7 +39,10 @@ def build_chunk(data: bytes) -> bytes:
 
 
 class ResponseReader:
-    """Puts responses together, by Content-Length or chunked, one request being under way at a time."""
+    """Puts responses together, by Content-Length or chunked, one request being under way at a time.
+
+    Of a chunked body that goes on, ``take_chunks`` gives what is there.
+    """
 
     __slots__ = ("_at", "_buffer", "_chunked", "_length", "_parts", "_status")
 
@@ -75,6 +78,15 @@ class ResponseReader:
         self._buffer.clear()
         self._start()
         return response
+
+    def take_chunks(self) -> list[bytes]:
+        """The chunks of an unfinished body that have come since the last call; they will not be in the response."""
+        parts = self._parts
+        if parts:
+            self._parts = []
+            del self._buffer[: self._at]
+            self._at = 0
+        return parts
 
     def _read_head(self) -> bool:
         end = self._buffer.find(_HEAD_END)

@@ -1,8 +1,10 @@
-"""The benchmark's own arithmetic, HTTP reader and report: a benchmark that miscounts is worse than none."""
+"""The benchmark's own arithmetic, HTTP reader, waiting and report: a benchmark that miscounts is worse than none."""
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
 import time
 from pathlib import Path
 
@@ -12,16 +14,21 @@ from rich.console import Console
 
 from tests.bench import runner
 from tests.bench.__main__ import main
+from tests.bench.archive import TASK, Archive
 from tests.bench.figure import CLIENT_CPU, Figure, Metric, Sample
 from tests.bench.figures import all_figures
+from tests.bench.figures.follow import Pages, Stream
+from tests.bench.load import SOURCES, Connection, LoadError, connections
 from tests.bench.runner import allow_files, pick, run
-from tests.bench.servers import Bench
+from tests.bench.servers import Bench, Target
 from tests.bench.summary import Result, Round, Spread, percentile, report
 from tests.bench.table import number, show
+from tests.bench.waiting import Streams, Woken, typical
 from tests.bench.wire import ProtocolError, Response, ResponseReader, build_chunk, build_request
 
 RATE = Metric("rate", "", "polls/s", more_is_better=True)
 CPU = Metric("cpu", "CPU", "%", more_is_better=False, has_ratio=False)
+EXTRA = Metric("rate", "extra", "%", more_is_better=False, has_difference=True)
 
 
 class Fake(Figure):
@@ -30,7 +37,7 @@ class Fake(Figure):
     name = "fake"
     against = "twice of it"
     note = "Nothing is measured."
-    metrics = (RATE, CPU)
+    metrics: tuple[Metric, ...] = (RATE, CPU)
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -51,6 +58,12 @@ class Broken(Fake):
 
     async def yardstick(self, bench: Bench) -> Sample:
         raise ConnectionResetError("gone")
+
+
+class Beyond(Fake):
+    """A figure of which the difference counts."""
+
+    metrics = (EXTRA,)
 
 
 class Crowded(Fake):
@@ -92,6 +105,16 @@ class TestSummary:
         assert result((1, 1)).ratio(CPU) is None
         assert result((1, 1), (1, 0)).ratio(RATE) is None
 
+    def test_difference_in_the_place_of_a_ratio(self) -> None:
+        measured = result((5, 2), (7, 3))
+        assert measured.difference(EXTRA) == Spread(3.5, 3, 4)
+        assert measured.ratio(EXTRA) is None
+        assert measured.difference(RATE) is None
+
+    def test_latencies_are_medians_of_the_wakes(self) -> None:
+        sample = typical([Woken([0.001, 0.002, 0.004], 0.1), Woken([0.003, 0.004, 0.008], 0.3)])
+        assert sample == pytest.approx({"p50": 3.0, "p99": 6.0, "max": 6.0, CLIENT_CPU: 0.3})
+
     def test_report_has_every_number(self) -> None:
         document = report([result((10, 20), (30, 20)), Result(Broken(), trouble="gone")], {"cores": 2})
         rate, cpu = document["rows"]
@@ -100,7 +123,7 @@ class TestSummary:
         assert rate["ratio"] == {"median": 1.0, "min": 0.5, "max": 1.5}
         assert (rate["figure"], rate["metric"], rate["unit"], rate["rounds"]) == ("fake", "rate", "polls/s", 2)
         assert (rate["client_cpu"], rate["others"]) == ((0.2, 0.3), 0.1)
-        assert cpu["ratio"] is None
+        assert (cpu["ratio"], cpu["difference"]) == (None, None)
         assert document["missing"] == [{"figure": "broken", "trouble": "gone"}]
         assert document["environment"] == {"cores": 2}
 
@@ -110,6 +133,10 @@ class TestTable:
         text = rendered([result((10, 20), (30, 20))])
         for part in ("cores 2", "fake", "polls/s ↑", "1.00 (0.50–1.50)", "20% / 30%", "10%", "Nothing is measured."):
             assert part in text
+
+    def test_shows_differences_with_their_signs(self) -> None:
+        rounds = [Round({"rate": rate}, {"rate": 2.0}) for rate in (1.5, 4.0)]
+        assert "+0.75 (−0.50–+2.00)" in rendered([Result(Beyond(), rounds)])
 
     def test_marks_a_busy_client_and_a_noisy_machine(self) -> None:
         busy = Round({"rate": 1.0, "cpu": 1.0, CLIENT_CPU: 0.99}, {"rate": 1.0, "cpu": 0.0}, 0.5)
@@ -168,6 +195,15 @@ class TestWire:
         with pytest.raises(ProtocolError):
             ResponseReader().feed(raw)
 
+    def test_hands_out_the_chunks_of_a_body_that_goes_on(self) -> None:
+        reader = ResponseReader()
+        assert reader.take_chunks() == []
+        for at in range(len(CHUNKED) - 8):  # in the middle of the second chunk's last bytes
+            assert reader.feed(CHUNKED[at : at + 1]) is None
+        assert (reader.take_chunks(), reader.take_chunks()) == ([b"hello"], [])
+        assert reader.feed(CHUNKED[-8:]) == Response(200, b", world")
+        assert reader.feed(PLAIN) == Response(200, b"hello")
+
     def test_builds_requests(self) -> None:
         assert build_request("GET", "/x", {"Host": "a"}) == b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
         expected = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
@@ -217,14 +253,94 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path, seconds=0.0)
 
 
+class TestWaiting:
+    """The load generator and the yardstick, talking to each other."""
+
+    async def test_streams_are_told_each_time(self, bench: Bench) -> None:
+        event = b"event: output\ndata: []\n\n"
+        with bench.bare() as target:
+            async with connections(target.port, 1) as (producer,), connections(target.port, 5) as clients:
+                await target.set_answer(producer, event)
+                streams = Streams(target, clients, event=event)
+                await streams.begin_each([target.get("/events")] * 5)
+                for _ in range(3):
+                    woken = await streams.wake(producer, target.post("/wake", b""))
+                    assert len(woken.latencies) == 5
+                    streams.check_waiting()
+                assert streams.parts == 4 * 5
+
+    async def test_lines_and_an_end_on_the_same_connections(self, bench: Bench) -> None:
+        with bench.bare() as target:
+            async with connections(target.port, 1) as (producer,), connections(target.port, 4) as clients:
+                await target.set_answer(producer, b"tick\nlast\n")
+                streams = Streams(target, clients, last=b"last\n")
+                for _ in range(2):
+                    await streams.begin_each([target.get(f"/ticks?interval={each}") for each in (9, 0.1, 9, 9)])
+                    assert (await streams.wake(producer, target.post("/wake", b""))).latencies
+                assert streams.parts > 2 * 4  # the fast one had more lines than its first
+
+    async def test_a_stream_that_tells_something_else_is_noticed(self, bench: Bench) -> None:
+        with bench.bare() as target:
+            async with connections(target.port, 1) as (producer,), connections(target.port, 2) as clients:
+                await target.set_answer(producer, b"tick\nother\n")
+                streams = Streams(target, clients, last=b"last\n")
+                await streams.begin_each([target.get("/ticks?interval=9")] * 2)
+                with pytest.raises(LoadError, match="ended with b'other"):
+                    await streams.wake(producer, target.post("/wake", b""))
+
+    async def test_one_that_is_told_too_early_is_noticed(self, bench: Bench) -> None:
+        with bench.bare() as target:
+            async with connections(target.port, 1) as (client,):
+                streams = Streams(target, [client], event=b":\n")
+                with pytest.raises(LoadError, match="1 of 1 clients were answered before the wake"):
+                    await streams.begin_each([target.get("/events")])
+
+    async def test_connections_come_from_many_addresses(self) -> None:
+        sources: list[str] = []
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            sources.append(writer.get_extra_info("peername")[0])
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        async with server, connections(server.sockets[0].getsockname()[1], SOURCES) as opened:
+            assert len(opened) == SOURCES
+            assert all(isinstance(one, Connection) for one in opened)
+        assert len(set(sources)) == SOURCES
+
+
+class TestReading:
+    """The figures of long outputs, with a short one."""
+
+    LINES = 3000
+
+    @pytest.mark.parametrize("kind", ["text", "pages"])
+    async def test_ours_and_the_yardstick_read_the_same(self, kind: str, bench: Bench) -> None:
+        archive = Archive(self.LINES)
+        path = f"/v1/tasks/{TASK}/output?format=text"
+        figure = Stream(archive, "text", "as text", path) if kind == "text" else Pages(archive, "pages", "pages")
+        ours, yardstick = await figure.ours(bench), await figure.yardstick(bench)
+        assert set(ours) == set(yardstick) == {"rate", "cpu", "memory", CLIENT_CPU}
+        copy = ((await archive.folder(bench)) / f"{figure.name}.body").read_bytes()
+        assert copy.count(b"Compiling") == self.LINES
+
+    def test_peak_of_memory_begins_anew(self) -> None:
+        target = Target(0, os.getpid(), "")
+        large = bytearray(b"x") * 64_000_000
+        peak = target.peak_rss()
+        del large
+        target.forget_peak()
+        assert 0 < target.peak_rss() < peak - 32_000_000
+
+
 class TestFigures:
     def test_names_are_unique_and_each_figure_says_what_it_measures(self) -> None:
         figures = all_figures()
         names = [figure.name for figure in figures]
         assert len(set(names)) == len(names)
-        assert {"polls", "appends", "bulk", "bulk-live", "wake-end-10000", "wake-append-1000", "idle-10000"} <= set(
-            names
-        )
+        assert {"polls", "appends", "bulk", "bulk-live", "wake-end-10000", "wake-sse-1000", "idle-10000"} <= set(names)
+        assert {"airflow-end-1000", "airflow-idle-1000", "follow-text", "read", "catchup"} <= set(names)
         for figure in figures:
             assert figure.note
             assert figure.against

@@ -33,6 +33,9 @@ class Notes:
     def flush(self) -> None:
         self.connection.executemany("INSERT INTO note VALUES (?)", [(number,) for number in self.pending])
 
+    def committed(self) -> list[int]:
+        return self.changes
+
 
 class Scene:
     """A committer on a file, and what it did."""

@@ -17,6 +17,7 @@ from taskserver.encoding import (
     decode_texts,
     encode_lines,
     encode_records,
+    encode_text,
     encode_texts,
     expand_side,
     isotime,
@@ -100,6 +101,16 @@ class TestPayload:
     def test_of_nothing_is_nothing(self) -> None:
         assert (encode_texts([]), decode_texts(b""), raw_text(b"")) == (b"", [], b"")
         assert encode_lines([], NOW) == Lines(0, b"", b"")
+
+    @given(
+        st.lists(st.sampled_from([*map(chr, range(0x21)), '"', "\\", "a", "\x7f", "é", "\u2028", "\r\n"])).map("".join)
+    )
+    def test_output_becomes_what_its_lines_become(self, text: str) -> None:
+        assert encode_text(text.encode(), NOW) == encode_lines(split_text(text.encode()), NOW)
+
+    @given(st.binary(), st.sampled_from(Stream))
+    def test_any_bytes_become_what_their_lines_become(self, data: bytes, stream: Stream) -> None:
+        assert encode_text(data, NOW, stream) == encode_lines(split_text(data), NOW, stream)
 
     @pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
     def test_a_lone_surrogate_is_refused(self, text: str) -> None:

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from taskserver.api.tasks.schemas import LinesBody
-from taskserver.encoding import encode_lines, encode_records, parse_time, split_text
+from taskserver.encoding import encode_lines, encode_records, encode_text, parse_time, split_text
 from taskserver.errors import BadBody, BadJson, Draining, TaskServerError, TooLarge, UnsupportedMediaType
 from taskserver.model import MICROSECONDS, Lines, Stream, now_us
 from taskserver.store import Appended
@@ -117,11 +117,20 @@ def from_texts(texts: list[str], limit: int) -> Lines:
 
 def from_text(data: bytes, limit: int) -> Lines:
     """Lines of raw output."""
-    texts = split_text(data)
-    if len(data) * MOST_GROWTH > limit:
-        for number, text in enumerate(texts):
+    if _may_hold_longer(data, limit // MOST_GROWTH):
+        for number, text in enumerate(split_text(data)):
             _check_length(text, number, limit)
-    return encode_lines(texts, now_us())
+    return encode_text(data, now_us())
+
+
+def _may_hold_longer(data: bytes, size: int) -> bool:
+    """Whether a line may be longer than ``size`` bytes: one look for so many bytes, however many lines they are."""
+    start = 0
+    while len(data) - start > size:
+        start = data.rfind(b"\n", start, start + size + 1) + 1
+        if not start:
+            return True
+    return False
 
 
 def from_ndjson(data: bytes, limit: int) -> Lines:

@@ -32,9 +32,8 @@ class Transaction(Protocol):
     def flush(self) -> None:
         """Write what has been collected but not written yet."""
 
-    @property
-    def changes(self) -> Sequence[Any]:
-        """What to report once the transaction is durable."""
+    def committed(self) -> Sequence[Any]:
+        """Take note that the transaction is durable; what to report of it."""
 
 
 @dataclass(slots=True)
@@ -115,7 +114,7 @@ class GroupCommitter:
                 return jobs, True
         return jobs, False
 
-    def _commit(self, jobs: list[_Job]) -> list[Any]:
+    def _commit(self, jobs: list[_Job]) -> Sequence[Any]:
         """Run the jobs in one transaction; if that fails, each in one of its own, so that only the culprit suffers."""
         try:
             return self._transact(jobs)
@@ -124,12 +123,9 @@ class GroupCommitter:
                 for job in jobs:
                     job.error = _as_answer(error)
                 return []
-            changes = []
-            for job in jobs:
-                changes += self._commit([job])
-            return changes
+            return [change for job in jobs for change in self._commit([job])]
 
-    def _transact(self, jobs: list[_Job]) -> list[Any]:
+    def _transact(self, jobs: list[_Job]) -> Sequence[Any]:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -142,7 +138,7 @@ class GroupCommitter:
                     job.error = error
             transaction.flush()
             connection.execute("COMMIT")
-            return list(transaction.changes)
+            return transaction.committed()
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -150,7 +146,7 @@ class GroupCommitter:
 
     # --- on the event loop -------------------------------------------------------
 
-    def _deliver(self, jobs: list[_Job], changes: list[Any]) -> None:
+    def _deliver(self, jobs: list[_Job], changes: Sequence[Any]) -> None:
         if changes:
             try:
                 self._report(changes)

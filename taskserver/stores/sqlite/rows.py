@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -12,14 +12,21 @@ import orjson
 
 from taskserver.dagmodel import Dag, DagTask, Run, RunState
 from taskserver.model import ApiKey, Chunk, Place, Scope, Task, TaskState
-from taskserver.stores.chunks import PLAIN, ZSTD, pack, split_chunk, unpack
+from taskserver.stores.chunks import CHUNK_BYTES, PLAIN, ZSTD, pack, split_chunk, unpack
 
 Row = Sequence[Any]
 
 LINE_BITS = 32  # of a chunk's key; the log has the 31 above
 
+# Where a live task's output ends, its newest chunk tells: so an append need not touch the task's row.
+_LAST = (
+    "CASE WHEN finished_at IS NOT NULL THEN last ELSE coalesce("
+    "(SELECT (chunk.key & 4294967295) + chunk.count FROM chunk"
+    " WHERE chunk.key >= task.log << 32 AND chunk.key < (task.log + 1) << 32 ORDER BY chunk.key DESC LIMIT 1),"
+    " last) END"
+)
 TASK_COLUMNS = (
-    "log, id, owner, name, state, last, code, error, labels, created_at, started_at, finished_at,"
+    f"log, id, owner, name, state, {_LAST}, code, error, labels, created_at, started_at, finished_at,"
     " lease_us, lease_expires_at, cancel_requested, version, run, task_id, map_index, try_number"
 )
 RUN_FIELDS = tuple(field.name for field in fields(Run))  # the columns have the fields' names
@@ -29,7 +36,10 @@ KEY_COLUMNS = "id, name, owner, scopes, hash, created_at, expires_at, revoked_at
 
 
 def task_from_row(row: Row) -> Task:
-    """A task from TASK_COLUMNS and, if it was selected, ``result`` behind them."""
+    """A task from TASK_COLUMNS and, if it was selected, ``result`` behind them.
+
+    The column ``version`` counts the changes of the row; each line is a change too.
+    """
     return Task(
         log=row[0],
         id=row[1],
@@ -46,7 +56,7 @@ def task_from_row(row: Row) -> Task:
         lease_us=row[12],
         lease_expires_at=row[13],
         cancel_requested=bool(row[14]),
-        version=row[15],
+        version=row[15] + row[5],
         place=None if row[16] is None else Place(uuid.UUID(row[16]), row[17], row[18], row[19]),
         result=row[20] if len(row) > 20 else None,
     )
@@ -132,10 +142,11 @@ def chunk_from_row(row: Row) -> Chunk:
     return unpack(codec, Chunk(key & (1 << LINE_BITS) - 1, count, payload, side))
 
 
-def chunk_to_rows(log: int, chunk: Chunk) -> Iterator[Row]:
+def chunk_to_rows(log: int, chunk: Chunk) -> list[Row]:
     """Rows for an append: one, unless it is much larger than a chunk should be."""
-    for part in split_chunk(chunk):
-        yield (chunk_key(log, part.first), part.count, PLAIN, part.payload, part.side)
+    if len(chunk.payload) < 2 * CHUNK_BYTES:
+        return [(chunk_key(log, chunk.first), chunk.count, PLAIN, chunk.payload, chunk.side)]
+    return [(chunk_key(log, part.first), part.count, PLAIN, part.payload, part.side) for part in split_chunk(chunk)]
 
 
 def sealed_row(log: int, chunk: Chunk) -> Row:

@@ -11,6 +11,7 @@ import itertools
 import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
@@ -43,6 +44,7 @@ from taskserver.stores.sqlite.rows import (
 from taskserver.stores.sqlite.runs import RunWrites
 from taskserver.stores.sqlite.tasks import TaskWrites
 from taskserver.stores.sqlite.transaction import Operation, SqliteTransaction
+from taskserver.stores.sqlite.works import Heads
 
 READERS = 2  # one more than one, so that a long catch-up does not stand in the way of a short look
 FIRST_ROWS = 4  # four full chunks fill a page; if they are small, their average tells how many more to ask for
@@ -67,7 +69,7 @@ class SqliteStore(Store):
         self._readers = readers
         self._next_reader = itertools.cycle(readers)
         self._listener: Listener = _nobody
-        self._committer = GroupCommitter(writer, SqliteTransaction, self._report)
+        self._committer = GroupCommitter(writer, partial(SqliteTransaction, heads=Heads()), self._report)
 
     @classmethod
     async def open(cls, path: str, *, synchronous: str = "full") -> SqliteStore:

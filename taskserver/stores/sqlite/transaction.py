@@ -11,9 +11,10 @@ from taskserver.config import MAX_LINE_NUMBER
 from taskserver.model import Chunk
 from taskserver.store import Change, RunChange
 from taskserver.stores.sqlite.keys import KeyWrites
-from taskserver.stores.sqlite.rows import INSERT_CHUNK, Row, chunk_key, chunk_to_rows
+from taskserver.stores.sqlite.rows import INSERT_CHUNK, Row, chunk_key, chunk_to_rows, read_chunks
 from taskserver.stores.sqlite.runs import RunWrites
 from taskserver.stores.sqlite.tasks import TaskWrites
+from taskserver.stores.sqlite.works import Heads
 
 T = TypeVar("T")
 
@@ -35,12 +36,17 @@ class Operation(Generic[T]):
 
 
 class SqliteTransaction:
-    """See ``committer.Transaction``. ``changes`` is what to report when it is durable."""
+    """See ``committer.Transaction``. ``heads`` live from one transaction to the next.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    Added chunks are collected and written together; what reads or removes chunks
+    writes them first.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, heads: Heads) -> None:
         self.db = connection
         self.changes: list[Change | RunChange] = []
-        self.tasks = TaskWrites(self)
+        self._rows: list[Row] = []
+        self.tasks = TaskWrites(self, heads)
         self.runs = RunWrites(self)
         self.keys = KeyWrites(connection)
 
@@ -48,6 +54,12 @@ class SqliteTransaction:
         """Write what was collected: tasks first, since their transitions are events of their runs."""
         self.tasks.flush()
         self.runs.flush()
+        self._write_chunks()
+
+    def committed(self) -> Sequence[Change | RunChange]:
+        """Take note that all of it is durable; what to report."""
+        self.tasks.committed()
+        return self.changes
 
     def next_log(self) -> int:
         """A number for a new log. It is never given twice, not even when the log is deleted."""
@@ -57,18 +69,30 @@ class SqliteTransaction:
 
     def add_chunk(self, log: int, chunk: Chunk) -> None:
         """Add lines to a log."""
-        self.insert_chunks(chunk_to_rows(log, chunk))
+        self._rows.extend(chunk_to_rows(log, chunk))
 
-    def insert_chunks(self, rows: Iterable[Row]) -> None:
+    def add_rows(self, rows: Iterable[Row]) -> None:
         """Add rows of the chunk table."""
-        self.db.executemany(INSERT_CHUNK, rows)
+        self._rows.extend(rows)
+
+    def read_chunks(self, log: int, first: int, end: int) -> list[Chunk]:
+        """All chunks that hold lines ``[first, end)`` of a log, whole."""
+        self._write_chunks()
+        return read_chunks(self.db, log, first, end)
 
     def chunk_starts(self, log: int, first: int, end: int) -> list[int]:
         """Where the chunks begin that begin at lines ``[first, end)`` of a log."""
+        self._write_chunks()
         sql = "SELECT first FROM chunk WHERE key >= ? AND key < ? ORDER BY key"
         return [row[0] for row in self.db.execute(sql, (chunk_key(log, first), chunk_key(log, end)))]
 
     def delete_chunks(self, log: int, first: int = 0, end: int = MAX_LINE_NUMBER) -> None:
         """Remove the chunks that begin at lines ``[first, end)`` of a log."""
+        self._write_chunks()
         keys = (chunk_key(log, first), chunk_key(log, end))
         self.db.execute("DELETE FROM chunk WHERE key >= ? AND key < ?", keys)
+
+    def _write_chunks(self) -> None:
+        if self._rows:
+            self.db.executemany(INSERT_CHUNK, self._rows)
+            self._rows = []

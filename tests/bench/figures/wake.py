@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.bench.figure import CLIENT_CPU, Figure, Metric, Sample
+from tests.bench.figure import Figure, Metric, Sample
 from tests.bench.load import Connection, connections
 from tests.bench.samples import text
 from tests.bench.servers import Bench, Target
-from tests.bench.summary import percentile
-from tests.bench.waiting import Waiters, Woken
+from tests.bench.waiting import LATENCIES, Waiters, Woken, typical
 
 LINES = 20  # of the task before the wait; the waiters have read them
 REPEATS = 5  # wakes on the same connections, of which the median counts
@@ -40,12 +37,7 @@ class Wake(Figure):
         "a bare aiohttp long poll with the same body: handlers on one asyncio.Event without a time limit, woken by a"
         " POST that stores nothing"
     )
-    metrics = (
-        Metric("p50", "p50", "ms", more_is_better=False),
-        Metric("p99", "p99", "ms", more_is_better=False),
-        Metric("max", "max", "ms", more_is_better=False),
-        Metric("memory", "memory per waiter", "KiB", more_is_better=False),
-    )
+    metrics = (*LATENCIES, Metric("memory", "memory per waiter", "KiB", more_is_better=False))
 
     def __init__(self, name: str, waiters: int, event: Event, comment: str) -> None:
         self.name = f"{name}-{waiters}"
@@ -98,17 +90,7 @@ class Wake(Figure):
                 if not woken:
                     memory = target.rss() - memory
                 woken.append(await waiters.wake(producer, wake))
-
-        def typical(of: Callable[[list[float]], float]) -> float:
-            return 1000 * statistics.median(of(one.latencies) for one in woken)
-
-        return {
-            "p50": typical(lambda latencies: percentile(latencies, 0.50)),
-            "p99": typical(lambda latencies: percentile(latencies, 0.99)),
-            "max": typical(max),
-            "memory": memory / self._waiters / 1024,
-            CLIENT_CPU: max(one.client_cpu for one in woken),
-        }
+        return {**typical(woken), "memory": memory / self._waiters / 1024}
 
 
 async def _make_task(target: Target, client: Connection, task: str) -> None:

@@ -1,0 +1,63 @@
+"""A database with a long output that has ended, made by our own server."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+from tests.bench.load import ANSWER_LIMIT, LoadError, answer, connections
+from tests.bench.samples import text
+from tests.bench.servers import Bench
+from tests.bench.wire import build_chunk
+
+TASK = "bench"
+PIECE = 1000  # lines in a chunk of the body that brings them
+SEAL_LIMIT = 120.0  # seconds
+SEAL_LOOK = 0.1
+
+
+class Archive:
+    """A finished and sealed task of ``lines`` lines; made when it is first asked for, and gone with the process."""
+
+    def __init__(self, lines: int) -> None:
+        self.lines = lines
+        self._folder: Path | None = None
+
+    async def folder(self, bench: Bench) -> Path:
+        """Where its database lies; ``Bench.ours_in`` serves it."""
+        if self._folder is None:
+            directory = tempfile.TemporaryDirectory(dir=bench.folder)
+            atexit.register(directory.cleanup)
+            folder = Path(directory.name)
+            await self._fill(bench, folder)
+            self._folder = folder
+        return self._folder
+
+    async def _fill(self, bench: Bench, folder: Path) -> None:
+        with bench.ours_in(folder) as target:
+            async with connections(target.port, 1) as (client,):
+                await client.ask(target.post("/v1/tasks", b'{"id": "%s"}' % TASK.encode(), "application/json"))
+                response = client.expect()
+                client.send(target.post_chunked(f"/v1/tasks/{TASK}/output"))
+                for first in range(0, self.lines, PIECE):
+                    client.send(build_chunk(text(first, min(PIECE, self.lines - first))))
+                    await asyncio.wait_for(client.drain(), ANSWER_LIMIT)
+                client.send(build_chunk(b""))
+                await answer(response)
+                await client.ask(target.post(f"/v1/tasks/{TASK}/finish", b'{"code": 0}', "application/json"))
+            await _sealed(folder / "tasks.db")
+
+
+async def _sealed(file: Path) -> None:
+    """Return when the server has sealed the only task. Raises LoadError if it takes too long."""
+    deadline = time.monotonic() + SEAL_LIMIT
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        while database.execute("SELECT sealed FROM task").fetchall() != [(1,)]:
+            if time.monotonic() > deadline:
+                raise LoadError(f"the task was not sealed within {SEAL_LIMIT:.0f} s")
+            await asyncio.sleep(SEAL_LOOK)
