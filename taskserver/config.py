@@ -14,6 +14,8 @@ MIB = 1024 * KIB
 DEFAULT_HOST = "127.0.0.1"  # nobody is exposed to a network without having said so
 DEFAULT_PORT = 8080
 DEFAULT_DATABASE = "sqlite:///tasks.db"
+DEFAULT_WORKERS = 1  # a second process pays when one core cannot answer all
+MAX_WORKERS = 64
 DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 MAX_TASK_WAIT = 20  # CONTRACTS A1: Posit Connect's bound on `wait`
@@ -95,6 +97,8 @@ class Settings:
     bootstrap_key_file: str | None = None
     synchronous: str = "full"
     access_log: bool = False
+    workers: int = DEFAULT_WORKERS
+    """Processes that answer requests. With more than one, another one commits for them."""
     limits: Limits = field(default_factory=Limits)
     timing: Timing = field(default_factory=Timing)
     memory: Memory = field(default_factory=Memory)

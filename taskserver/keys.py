@@ -12,12 +12,12 @@ import hmac
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from taskserver.errors import BadCredential, BadParameter, Forbidden, KeyNotFound, TaskNotFound
 from taskserver.model import ApiKey, Scope, Task, now_us
-from taskserver.store import Store
+from taskserver.store import AnyChange, KeyChange, Store
 from taskserver.wakeup import Wakeup
 
 SECRET_BYTES = 32
@@ -84,7 +84,7 @@ class Keys:
         self._callers: WeakValueDictionary[str, Caller] = WeakValueDictionary()
         self._by_secret: OrderedDict[str, Caller] = OrderedDict()
         self._by_id: OrderedDict[str, Caller] = OrderedDict()
-        self._revoked: set[str] = set()  # by this process
+        self._revoked: set[str] = set()  # since this process began
 
     async def issue(
         self,
@@ -121,6 +121,8 @@ class Keys:
 
     async def verify(self, secret: str) -> Caller:
         """Who holds this key. Raises BadCredential if it is unknown, revoked or expired."""
+        if self._store.behind:  # it may have been revoked through another process
+            await self._store.catch_up()
         caller = self._by_secret.get(secret)
         if caller is None:
             if not SECRET_PATTERN.fullmatch(secret):
@@ -132,8 +134,14 @@ class Keys:
         caller.check()
         return caller
 
+    def recall(self, secret: str) -> Caller | None:
+        """Who holds this key, if that is known already; it may be revoked or expired since."""
+        return None if self._store.behind else self._by_secret.get(secret)
+
     async def verify_id(self, key_id: str) -> Caller:
         """The holder of the key with this id, for ``Tokens``, which was shown the key itself. Raises BadCredential."""
+        if self._store.behind:
+            await self._store.catch_up()
         caller = self._by_id.get(key_id)
         if caller is None:
             caller = self._remember(self._by_id, key_id, await self._read(key_id))
@@ -173,13 +181,18 @@ class Keys:
 
         Raises KeyNotFound.
         """
-        key = await self._store.revoke_key(key_id, self._clock())
-        self._revoked.add(key_id)
-        caller = self._callers.get(key_id)
-        if caller is not None:
-            caller.revoked = True
-            self._wakeup.publish([caller.topic])
-        return key
+        return await self._store.revoke_key(key_id, self._clock())
+
+    def committed(self, changes: Sequence[AnyChange]) -> None:
+        """Take over which keys were revoked, then tell the waits that are open with them."""
+        for change in changes:
+            if not isinstance(change, KeyChange) or change.key.revoked_at is None:
+                continue
+            self._revoked.add(change.key.id)
+            caller = self._callers.get(change.key.id)
+            if caller is not None:
+                caller.revoked = True
+                self._wakeup.publish([caller.topic])
 
 
 def new_secret() -> str:

@@ -1,7 +1,8 @@
 """LiveLogs: heads and newest lines in memory, bounded, so that a poll at the tail reads no database.
 
-A log's *head* is its task or run as it was committed last. Each commit of this
-process is applied here before it is acknowledged, so an entry is never behind.
+A log's *head* is its task or run as it was committed last. Each commit is
+applied here before this process acknowledges it; where other processes commit
+too, ``Store.behind`` tells that one of theirs is still on its way.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ class LiveLogs(Generic[K, H]):
         self._evictions = 0
 
     def get(self, key: K) -> Live[H] | None:
-        """The entry of a log, if it has one."""
-        return self._entries.get(key)
+        """The entry of a log, if it has one, unless it may be behind what a client knows."""
+        return None if self._store.behind else self._entries.get(key)
 
     async def head(self, key: K, read: Callable[[K], Awaitable[H]]) -> H:
         """The head as committed last; ``read`` asks the store if it is not here.
@@ -109,6 +110,8 @@ class LiveLogs(Generic[K, H]):
         newer. (If entries were dropped meanwhile, that commit's may be among
         them, so nothing is kept.)
         """
+        if self._store.behind:  # a client may know more than this process
+            await self._store.catch_up()
         live = self._entries.get(key)
         if live is not None:
             return live.head
@@ -139,22 +142,22 @@ class LiveLogs(Generic[K, H]):
         self._take(key)
         self._evictions += 1  # a read that is under way must not bring it back
 
-    async def read(self, key: K, log: int, first: int, end: int) -> AsyncIterator[Sequence[Chunk]]:
-        """Lines ``[first, end)`` of a log in bounded pages without gaps; none if there are no lines.
-
-        Ends early if the log is deleted meanwhile.
-        """
+    async def page(self, key: K, log: int, first: int, end: int) -> Sequence[Chunk]:
+        """Lines from ``first`` on, at most up to ``end`` and one page; empty if the log is deleted or ends there."""
         live = self._entries.get(key)
         # Another log under the same key: the one that is read was deleted, and its id was used again.
         if live is not None and live.head.log == log and first < end:
             recent = live.lines(first, end)
             if recent is not None:
-                yield recent
-                return
-        while first < end:
-            chunks = await self._store.read(log, first, end, self._memory.page_bytes)
-            if not chunks:
-                return
+                return recent
+        return await self._store.read(log, first, end, self._memory.page_bytes) if first < end else ()
+
+    async def read(self, key: K, log: int, first: int, end: int) -> AsyncIterator[Sequence[Chunk]]:
+        """Lines ``[first, end)`` of a log in bounded pages without gaps; none if there are no lines.
+
+        Ends early if the log is deleted meanwhile.
+        """
+        while chunks := await self.page(key, log, first, end):
             yield chunks
             first = chunks[-1].end
 

@@ -52,7 +52,15 @@ class RunChange:
     deleted: bool = False
 
 
-Listener = Callable[[Sequence[Change | RunChange]], None]
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """One committed change of an API key, as it now stands. New keys are not reported: nobody knows an older state."""
+
+    key: ApiKey
+
+
+AnyChange = Change | RunChange | KeyChange
+Listener = Callable[[Sequence[AnyChange]], None]
 
 
 class Store(abc.ABC):
@@ -60,11 +68,25 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def listen(self, listener: Listener) -> None:
-        """Have each committed change of this process reported, on the event loop.
+        """Have each committed change of tasks, runs and keys reported, on the event loop.
 
-        Changes of one task or run come in the order in which they were committed, and
-        before the call that made them returns. There is one listener.
+        Changes of one of them come in the order in which they were committed, and
+        before the call that made them returns. There is one listener. Processes that
+        share a store (``SharedStore``) are told of each other's changes; see ``behind``.
         """
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is committed that is not reported here yet.
+
+        Another process may have acknowledged it: who answers from memory must
+        ``catch_up`` first. It costs next to nothing to ask.
+        """
+        return False
+
+    async def catch_up(self) -> None:
+        """Return when all is reported that was committed before this call."""
+        return
 
     @abc.abstractmethod
     async def ping(self) -> None:
@@ -282,3 +304,24 @@ class Store(abc.ABC):
     @abc.abstractmethod
     async def revoke_key(self, key_id: str, now: int) -> ApiKey:
         """Revoke a key; a repeat keeps the first time. Raises KeyNotFound."""
+
+
+class SharedStore(Store):
+    """A store that other processes on this machine join: they read by themselves, and this process commits for all."""
+
+    @abc.abstractmethod
+    async def invite(self) -> Invitation:
+        """Let one more process join. Its commits go on until it leaves, or this store is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What a process needs to join a store, once: ``stores.join_store`` takes it there.
+
+    It inherits ``descriptors`` under the same numbers. ``link``, one of them, is
+    a socket, and for the inviting process to close when the other has started.
+    """
+
+    url: str
+    link: int
+    descriptors: tuple[int, ...]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from taskserver.config import Settings
-from taskserver.errors import FirstBeyondOutput, StoreUnavailable, TaskNotFound, TooLarge
+from taskserver.errors import FirstBeyondOutput, TaskNotFound, TooLarge
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
 from taskserver.model import (
@@ -27,10 +25,6 @@ from taskserver.model import (
 from taskserver.store import Appended, Change, Store
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
-
-log = logging.getLogger(__name__)
-
-SEAL_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +60,8 @@ class Tasks:
         self._wakeup = wakeup
         self._waits = waits
         self._limits = settings.limits
-        self._timing = settings.timing
         self._clock = clock
         self._live: LiveLogs[str, Task] = LiveLogs(store, settings.memory)
-        self._ended = asyncio.Event()
-        self._background: list[asyncio.Task[None]] = []
-
-    # --- lifetime ------------------------------------------------------------------
-
-    async def start(self) -> None:
-        """Start the background work."""
-        self._background = [asyncio.create_task(self._reap()), asyncio.create_task(self._seal())]
-
-    async def close(self) -> None:
-        """Stop the background work. The store is its owner's to close."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
 
     # --- producing -----------------------------------------------------------------
 
@@ -142,14 +121,24 @@ class Tasks:
     async def own(self, caller: Caller, task_id: str) -> Task:
         """The task, for its producer: as ``get``, with the scope ``write`` in the place of ``read``."""
         caller.require(Scope.WRITE)
-        return caller.see(await self._head(task_id))
+        return caller.see(await self.head(task_id))
 
     # --- reading -------------------------------------------------------------------
 
     async def get(self, caller: Caller, task_id: str) -> Task:
         """The task as committed last. Raises TaskNotFound, also for another owner's task."""
         caller.require(Scope.READ)
-        return caller.see(await self._head(task_id))
+        return caller.see(await self.head(task_id))
+
+    async def head(self, task_id: str) -> Task:
+        """The task as committed last, whoever asks: for those who speak to many callers. Raises TaskNotFound."""
+        return await self._live.head(task_id, self._store.get_task)
+
+    def glance(self, caller: Caller, task_id: str) -> Task | None:
+        """As ``get``, without waiting; None if the task is not in memory."""
+        caller.require(Scope.READ)
+        live = self._live.get(task_id)
+        return None if live is None else caller.see(live.head)
 
     async def list(self, caller: Caller, where: TaskFilter, limit: int, before: int | None = None) -> list[Task]:
         """The caller's tasks (an admin's: everybody's), newest first; see ``Store.list_tasks``."""
@@ -165,7 +154,7 @@ class Tasks:
         """
 
         async def look() -> tuple[Task, bool]:
-            task = _check_first(await self.get(caller, task_id), first)
+            task = check_first(await self.get(caller, task_id), first)
             return task, task.finished
 
         return await self._waits.until(caller, end_topic(task_id), timeout, look)
@@ -174,10 +163,20 @@ class Tasks:
         """The task once it has a line past ``first``, has ended, or ``timeout`` seconds have passed (A5)."""
 
         async def look() -> tuple[Task, bool]:
-            task = _check_first(await self.get(caller, task_id), first)
+            task = check_first(await self.get(caller, task_id), first)
             return task, task.finished or task.last > first
 
         return await self._waits.until(caller, output_topic(task_id), timeout, look)
+
+    async def page(self, task: Task, first: int, end: int) -> Page:
+        """Lines of a task from ``first`` on, at most up to ``end`` and bounded.
+
+        Raises TaskNotFound if there should be some, but the task was deleted meanwhile.
+        """
+        chunks = await self._live.page(task.id, task.log, first, end)
+        if not chunks and first < end:
+            raise TaskNotFound(f"task {task.id!r} was deleted while it was being read")
+        return Page(task, first, chunks[-1].end if chunks else first, chunks)
 
     async def pages(self, task: Task, first: int, end: int) -> AsyncGenerator[Page, None]:
         """Lines ``[first, end)`` of a task in bounded pages; none if there are no lines.
@@ -185,11 +184,10 @@ class Tasks:
         Raises TaskNotFound if the task is deleted meanwhile: what was read is
         then no whole answer.
         """
-        async for chunks in self._live.read(task.id, task.log, first, end):
-            yield Page(task, first, chunks[-1].end, chunks)
-            first = chunks[-1].end
-        if first < end:
-            raise TaskNotFound(f"task {task.id!r} was deleted while it was being read")
+        while first < end:
+            page = await self.page(task, first, end)
+            yield page
+            first = page.end
 
     async def follow(self, caller: Caller, task_id: str, first: int, heartbeat: float) -> AsyncGenerator[Page, None]:
         """Lines from ``first`` on as they come, until the task has ended and all is told.
@@ -200,7 +198,7 @@ class Tasks:
         """
 
         async def look() -> tuple[Task, bool]:
-            task = _check_first(await self.get(caller, task_id), first)
+            task = check_first(await self.get(caller, task_id), first)
             return task, task.finished or task.last > first
 
         with self._waits.open(caller, output_topic(task_id)) as wait:
@@ -216,9 +214,6 @@ class Tasks:
                     return
                 quiet = heartbeat
 
-    async def _head(self, task_id: str) -> Task:
-        return await self._live.head(task_id, self._store.get_task)
-
     def committed(self, changes: Sequence[Change]) -> None:
         """Take over what was committed, then tell those who wait for it."""
         topics: dict[str, None] = {}
@@ -232,44 +227,7 @@ class Tasks:
                 topics[output_topic(task.id)] = None
             if task.finished or change.deleted:
                 topics[end_topic(task.id)] = None
-                self._ended.set()
         self._wakeup.publish(topics)
-
-    # --- background ----------------------------------------------------------------
-
-    async def _reap(self) -> None:
-        """Deal with tasks and runs whose producers and claimants were not heard of in time.
-
-        All leases begin anew first, since nobody could renew one while no server
-        ran. Where that fails (on a full disk) nobody is lost before it succeeds.
-        """
-        renewed = False
-        while True:
-            try:
-                if not renewed:
-                    await self._store.renew_leases(self._clock())
-                    renewed = True
-                for run in await self._store.expire_runs(self._clock()):
-                    log.warning("run %s: claimant lost; now %s", run.id, run.state.value)
-                for task in await self._store.expire_leases(self._clock()):
-                    log.warning("task %s: %s", task.id, task.error)
-            except StoreUnavailable as error:
-                log.error("cannot look for lost producers: %s", error)
-            await asyncio.sleep(self._timing.reaper)
-
-    async def _seal(self) -> None:
-        """Seal what has ended, also what an earlier process left."""
-        while True:
-            self._ended.clear()
-            try:
-                while tasks := await self._store.unsealed(SEAL_BATCH):
-                    for task in tasks:
-                        await self._store.seal(task.log)
-            except StoreUnavailable as error:
-                log.error("cannot seal finished output: %s", error)
-                await asyncio.sleep(self._timing.sealer_pause)
-            else:
-                await self._ended.wait()
 
 
 def output_topic(task_id: str) -> str:
@@ -282,7 +240,8 @@ def end_topic(task_id: str) -> str:
     return f"end:{task_id}"
 
 
-def _check_first(task: Task, first: int) -> Task:
+def check_first(task: Task, first: int) -> Task:
+    """The task itself. Raises FirstBeyondOutput if it has no line ``first`` and that is not its next one."""
     if first > task.last:
         raise FirstBeyondOutput(f"first: is {first}, but the output has {task.last} lines so far", {"last": task.last})
     return task

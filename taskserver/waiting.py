@@ -1,4 +1,6 @@
-"""Waits: the only waiting loop of the program.
+"""Waits: who waits in this process, and the waiting loop of those who wait for themselves.
+
+(``audience`` has the other one, of those who wait together.)
 
 Every wait follows one order: subscribe, then read, then wait for "look again",
 so that nothing can happen unseen between the reading and the waiting.
@@ -72,6 +74,11 @@ class Waits:
         """How many waits are open."""
         return self._count
 
+    @property
+    def reread(self) -> float:
+        """Seconds after which a wait looks again by itself."""
+        return self._timing.reread
+
     def drain(self) -> None:
         """Let every wait return what it saw last, at once, and let no new one begin."""
         self._draining = True
@@ -83,14 +90,30 @@ class Waits:
 
         Raises TooManyWaiters.
         """
+        self.enter()
+        try:
+            with self.subscribe(topic, caller.topic) as subscription:
+                yield Wait(self, caller, subscription, self.reread)
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        """Take a place among the waiters; whoever has one must ``leave``. Raises TooManyWaiters."""
+        self.check_room()
+        self._count += 1
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._count -= 1
+
+    def check_room(self) -> None:
+        """Raise TooManyWaiters if there is no place left."""
         if self._count >= self._limits.waiters:
             raise TooManyWaiters(f"{self._count} requests are waiting already, which is the limit; try again later")
-        self._count += 1
-        try:
-            with self._wakeup.subscribe(topic, caller.topic) as subscription:
-                yield Wait(self, caller, subscription, self._timing.reread)
-        finally:
-            self._count -= 1
+
+    def subscribe(self, *topics: str) -> Subscription:
+        """What wakes those who wait for something."""
+        return self._wakeup.subscribe(*topics)
 
     async def until(self, caller: Caller, topic: str, timeout: float, look: Look[T]) -> T:
         """One wait; see ``Wait.until``. Raises TooManyWaiters, but takes no place if there is nothing to wait for."""

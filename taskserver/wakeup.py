@@ -34,6 +34,14 @@ class Subscription:
     def __exit__(self, *exc: object) -> None:
         self._wakeup.discard(self, self._topics)
 
+    def listen(self, topic: str) -> None:
+        """Be woken by one more topic. Whoever adds one has to ``ignore`` it again."""
+        self._wakeup.add(self, (topic,))
+
+    def ignore(self, topic: str) -> None:
+        """Be woken by a topic no more."""
+        self._wakeup.discard(self, (topic,))
+
     def clear(self) -> None:
         """Forget the wake-ups so far; call it before reading."""
         self._flag = False

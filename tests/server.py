@@ -106,6 +106,12 @@ class Server:
         """What the server wrote to its standard error so far, over all starts."""
         return (self.folder / "server.log").read_text()
 
+    @property
+    def workers(self) -> list[int]:
+        """The processes that answer requests, if there are several (Linux)."""
+        assert self.process is not None
+        return children(self.process.pid)
+
     # --- its life ------------------------------------------------------------------
 
     def start(self) -> None:
@@ -233,6 +239,17 @@ class Server:
                 break
         self.kill()
         raise AssertionError(f"the server did not start; its log:\n{self.log}")
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started and that have not ended, oldest first (Linux)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == process and state != "Z":
+                found.append(int(entry.name))
+    return sorted(found)
 
 
 def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Server]:

@@ -21,15 +21,16 @@ LAYERS = [
     ["taskserver.store", "taskserver.wakeup"],
     ["taskserver.keys", "taskserver.live"],
     ["taskserver.tokens", "taskserver.waiting"],
-    ["taskserver.tasks", "taskserver.runs"],
+    ["taskserver.audience"],
+    ["taskserver.tasks", "taskserver.runs", "taskserver.upkeep"],
     ["taskserver.stores"],
     ["taskserver.keyfile"],
-    ["taskserver.web.streaming", "taskserver.web.failures"],
+    ["taskserver.web.streaming", "taskserver.web.failures", "taskserver.web.prepared"],
     ["taskserver.web.context"],
-    ["taskserver.web.rooms", "taskserver.web.bodies"],
+    ["taskserver.web.rooms", "taskserver.web.bodies", "taskserver.web.seats"],
     ["taskserver.web.params"],
     ["taskserver.web.auth", "taskserver.web.validation"],
-    ["taskserver.web.middleware", "taskserver.web.openapi_fields"],
+    ["taskserver.web.endpoint", "taskserver.web.openapi_fields"],
     ["taskserver.web.openapi"],
     ["taskserver.api"],
     ["taskserver.web.app"],
@@ -39,7 +40,7 @@ LAYERS = [
     ["taskserver.cli"],
     ["taskserver.__main__"],
 ]
-CORE = [layer for layers in LAYERS[:9] for layer in layers]
+CORE = [layer for layers in LAYERS[:10] for layer in layers]
 DRIVERS = {"aiohttp", "aiosqlite", "sqlite3", "asyncpg", "webargs", "click", "rich"}
 
 
@@ -102,6 +103,7 @@ def same_package(name: str, target: str) -> bool:
         name.startswith(layer) and target.startswith(layer)
         for layer in (
             "taskserver.stores",
+            "taskserver.serving",
             "taskserver.api",
             "taskserver.client",
             "taskserver.cli",
@@ -135,6 +137,8 @@ def test_only_the_stores_package_names_a_backend() -> None:
         for imported in imports(path):
             assert not imported.startswith("taskserver.stores.") or imported.rpartition(".")[2] in (
                 "open_store",
+                "open_shared_store",
+                "join_store",
                 "sqlite_path",
             ), f"{name} imports {imported}"
 

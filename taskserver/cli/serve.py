@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import click
 
 from taskserver.cli.exits import ExitCode, leave
 from taskserver.cli.options import option
-from taskserver.config import DEFAULT_DATABASE, DEFAULT_HOST, DEFAULT_PORT, Settings
+from taskserver.config import DEFAULT_DATABASE, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WORKERS, MAX_WORKERS, Settings
 from taskserver.errors import StartupError
 
 
@@ -42,6 +41,14 @@ from taskserver.errors import StartupError
     help="full: an acknowledged line survives a power failure. normal: faster, and survives a crash of the server,"
     " but a power failure can take back the last moments before it.",
 )
+@option(
+    "--workers",
+    default=DEFAULT_WORKERS,
+    type=click.IntRange(1, MAX_WORKERS),
+    envvar="TASKSERVER_WORKERS",
+    help="Processes that answer requests. With more than one, the first process commits for all and replaces those"
+    " that die.",
+)
 @option("--access-log", is_flag=True, envvar="TASKSERVER_ACCESS_LOG", help="Log every request to standard error.")
 def serve(**options: object) -> None:
     """Start the server.
@@ -54,9 +61,10 @@ def serve(**options: object) -> None:
     import uvloop
 
     from taskserver.serving import serve as run_server
+    from taskserver.serving.process import log_to_stderr
 
     settings = Settings(**options)  # type: ignore[arg-type]
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     try:
         uvloop.run(run_server(settings, say))
     except StartupError as error:

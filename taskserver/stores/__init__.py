@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from taskserver.errors import StoreOpenError
-from taskserver.store import Store
+from taskserver.store import Invitation, SharedStore, Store
 from taskserver.wakeup import LocalWakeup, Wakeup
 
 SQLITE = "sqlite:///"
 POSTGRES = ("postgresql://", "postgres://")
+
+# The imports stand in the functions, so that a backend's driver is loaded only when it is used.
 
 
 async def open_store(url: str, *, synchronous: str = "full") -> Store:
@@ -23,7 +27,7 @@ async def open_store(url: str, *, synchronous: str = "full") -> Store:
     """
     if url.startswith(POSTGRES):
         return await _open_postgres(url)
-    from taskserver.stores.sqlite.store import SqliteStore  # here, so that a backend's driver is loaded only when used
+    from taskserver.stores.sqlite.store import SqliteStore
 
     return await SqliteStore.open(sqlite_path(url), synchronous=synchronous)
 
@@ -47,6 +51,24 @@ async def _open_postgres(url: str) -> Store:
     except ModuleNotFoundError as error:
         raise StoreOpenError("PostgreSQL needs a driver: pip install 'taskserver[postgres]'") from error
     return await PostgresStore.open(url)
+
+
+async def open_shared_store(url: str, *, synchronous: str = "full") -> SharedStore:
+    """The same, for a process that lets others join."""
+    from taskserver.stores.sqlite.hub import HubStore
+
+    return await HubStore.open(sqlite_path(url), synchronous=synchronous)
+
+
+async def join_store(invitation: Invitation, lost: Callable[[], None]) -> Store:
+    """Join a store to which another process on this machine has invited this one.
+
+    ``lost`` is called, once, when that process is gone: nothing can be committed
+    any more. Raises StoreUnavailable.
+    """
+    from taskserver.stores.sqlite.remote import JoinedStore
+
+    return await JoinedStore.join(sqlite_path(invitation.url), invitation, lost)
 
 
 def sqlite_path(url: str) -> str:

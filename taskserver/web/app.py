@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from functools import wraps
 
 from aiohttp import HttpVersion11, web
 
@@ -12,35 +11,44 @@ from taskserver.api.docs import DOCS_ROUTES
 from taskserver.api.executions import executions_room
 from taskserver.api.health import health_room
 from taskserver.api.tasks import tasks_room
+from taskserver.audience import Audiences
 from taskserver.config import Settings
 from taskserver.keys import Keys
-from taskserver.model import Scope
 from taskserver.runs import Runs
-from taskserver.store import Change, RunChange, Store
+from taskserver.store import AnyChange, Change, RunChange, Store
 from taskserver.tasks import Tasks
 from taskserver.tokens import Tokens
+from taskserver.upkeep import Upkeep
 from taskserver.waiting import Waits
 from taskserver.wakeup import LocalWakeup
-from taskserver.web.context import CALLER, SERVICES, Services
-from taskserver.web.middleware import answer_failures
+from taskserver.web.context import SERVICES, Services
+from taskserver.web.endpoint import endpoint, no_endpoint
 from taskserver.web.openapi import DOCUMENT, encode_document
-from taskserver.web.rooms import Handler, Room
+from taskserver.web.rooms import Room
 
 
-def make_services(settings: Settings, store: Store) -> Services:
-    """The services over an open store; ``make_app`` starts and stops them."""
+def make_services(settings: Settings, store: Store, *, upkeep: bool = True) -> Services:
+    """The services over an open store; ``make_app`` starts and stops them.
+
+    Without ``upkeep`` another process looks after the store.
+    """
     wakeup = LocalWakeup()
     waits = Waits(wakeup, settings.limits, settings.timing)
     tasks = Tasks(store, wakeup, waits, settings)
     runs = Runs(store, wakeup, waits, settings)
+    keys = Keys(store, wakeup)
+    keeper = Upkeep(store, settings.timing) if upkeep else None
 
-    def committed(changes: Sequence[Change | RunChange]) -> None:
+    def committed(changes: Sequence[AnyChange]) -> None:
         tasks.committed([change for change in changes if isinstance(change, Change)])
         runs.committed([change for change in changes if isinstance(change, RunChange)])
+        keys.committed(changes)
+        if keeper is not None:
+            keeper.committed(changes)
 
     store.listen(committed)
-    keys = Keys(store, wakeup)
-    return Services(settings, store, wakeup, waits, tasks, runs, keys, Tokens(store, keys))
+    tokens, audiences = Tokens(store, keys), Audiences(waits)
+    return Services(settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, keeper)
 
 
 def make_rooms() -> tuple[list[Room], Room]:
@@ -51,14 +59,12 @@ def make_rooms() -> tuple[list[Room], Room]:
 def make_app(services: Services) -> web.Application:
     """The application with all rooms. The store stays its opener's to close."""
     rooms, other = make_rooms()
-    app = web.Application(
-        middlewares=[answer_failures(rooms, fallback=other)],
-        client_max_size=services.settings.limits.body_bytes,
-    )
+    app = web.Application(client_max_size=services.settings.limits.body_bytes)
     app[SERVICES] = services
     app[DOCUMENT] = encode_document([*rooms, other])
     for room in [*rooms, other]:
         add_room(app, room)
+    app.router.add_route("*", "/{path:.*}", no_endpoint(services, rooms, fallback=other), expect_handler=_expect)
     app.cleanup_ctx.append(_running)
     app.on_shutdown.append(_drain)
     return app
@@ -66,27 +72,14 @@ def make_app(services: Services) -> web.Application:
 
 def add_room(app: web.Application, room: Room) -> None:
     """Serve a room's routes under each of its prefixes."""
-    for route in room.routes:
-        handler = _authenticated(room, route.handler, route.scope)
-        for prefix in room.prefixes:
-            if route.method == "GET":
-                app.router.add_get(prefix + route.path, handler, allow_head=True, expect_handler=_expect)
-            else:
-                app.router.add_route(route.method, prefix + route.path, handler, expect_handler=_expect)
-
-
-def _authenticated(room: Room, handler: Handler, scope: Scope | None) -> Handler:
-    if scope is None:
-        return handler
-
-    @wraps(handler)
-    async def checked(request: web.Request) -> web.StreamResponse:
-        caller = await room.authenticate(request)
-        caller.require(scope)
-        request[CALLER] = caller
-        return await handler(request)
-
-    return checked
+    for prefix in room.prefixes:
+        # One resource a path: aiohttp tries one after the other.
+        paths = dict.fromkeys(route.path for route in room.routes)
+        resources = {path: app.router.add_resource(prefix + path) for path in paths}
+        for route in room.routes:
+            handler = endpoint(app[SERVICES], room, route)
+            for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+                resources[route.path].add_route(method, handler, expect_handler=_expect)
 
 
 async def _expect(request: web.Request) -> None:
@@ -98,10 +91,12 @@ async def _expect(request: web.Request) -> None:
 
 async def _running(app: web.Application) -> AsyncIterator[None]:
     services = app[SERVICES]
-    await services.tasks.start()
+    if services.upkeep is not None:
+        await services.upkeep.start()
     yield
     services.waits.drain()
-    await services.tasks.close()
+    if services.upkeep is not None:
+        await services.upkeep.close()
     await services.wakeup.close()
 
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from taskserver.audience import Audiences
 from taskserver.config import Settings
 from taskserver.keys import Caller, Keys
 from taskserver.runs import Runs
 from taskserver.store import Store
 from taskserver.tasks import Tasks
 from taskserver.tokens import Tokens
+from taskserver.upkeep import Upkeep
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
 from taskserver.web.streaming import EncodeOnce
@@ -29,6 +31,8 @@ class Services:
     runs: Runs
     keys: Keys
     tokens: Tokens
+    audiences: Audiences
+    upkeep: Upkeep | None
     encoded: EncodeOnce = field(default_factory=EncodeOnce)
 
 

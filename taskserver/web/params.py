@@ -100,36 +100,32 @@ def describe(messages: Any, path: str = "") -> str:
 class _Parser(AIOHTTPParser):
     """webargs, with our errors in the place of its HTTP exceptions and orjson in the place of json."""
 
-    DEFAULT_UNKNOWN_BY_LOCATION = {  # noqa: RUF012 - webargs declares it so
-        # Clients send parameters that older and newer servers know; nothing may break over one.
-        "query": EXCLUDE,
-        # A misspelt field of a body would silently do nothing.
-        "json": RAISE,
-    }
+    # A misspelt field of a body would silently do nothing.
+    DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE}  # noqa: RUF012 - webargs declares it so
 
     async def load_json(self, req: web.Request, schema: Schema) -> Any:
         return await read_json(req)
 
     def handle_error(self, error: ValidationError, req: web.Request, schema: Schema, **_: Any) -> NoReturn:
-        messages = error.messages
-        if isinstance(messages, dict) and len(messages) == 1:
-            ((location, messages),) = messages.items()
-            if location == "json":
-                raise BadBody(describe(messages))
-        raise BadParameter(describe(messages))
+        messages: Any = error.messages  # by location
+        raise BadBody(describe(messages["json"]))
 
 
 _parser = _Parser()
 _queries: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()
 
 
-async def query(request: web.Request, schema: Schema) -> dict[str, Any]:
+def query(request: web.Request, schema: Schema) -> dict[str, Any]:
     """The validated query parameters; do not change them. Raises BadParameter."""
     # Schemas are made once, at import, so their identity is as good as their name.
-    key = (id(schema), request.rel_url.raw_query_string)
+    key = (id(schema), request.raw_path.partition("?")[2])
     known = _queries.get(key)
     if known is None:
-        known = await _parser.parse(schema, request, location="query")
+        try:
+            # Clients send parameters that older and newer servers know; nothing may break over one.
+            known = schema.load(_parser.load_querystring(request, schema), unknown=EXCLUDE)
+        except ValidationError as error:
+            raise BadParameter(describe(error.messages)) from None
         _queries[key] = known
         if len(_queries) > QUERIES_REMEMBERED:
             _queries.popitem(last=False)

@@ -98,6 +98,7 @@ class Room:
         prefixes: what the paths of the room begin with; every route is served under each.
         routes: its endpoints, relative to a prefix.
         authenticate: who asks; raises NoCredential or BadCredential.
+        recall: the same for who is known already, without waiting; None if that is not certain.
         refuse: the answer to a failure, in the room's own shape; the status comes from ``failures.status``.
         about: one sentence for the OpenAPI document.
         error: the fields of what ``refuse`` answers.
@@ -111,6 +112,7 @@ class Room:
     routes: tuple[Route, ...]
     authenticate: Authenticate
     refuse: Callable[[TaskServerError], web.Response]
+    recall: Callable[[web.Request], Caller | None] = lambda _: None
     about: str = ""
     error: Schema | None = None
     security: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
 
 from taskserver.config import MIB
 
@@ -46,26 +48,68 @@ def abort(request: web.Request) -> None:
         request.transport.abort()
 
 
-class EncodeOnce:
-    """Encoded pages of the last moments: followers at the same cursor get the same bytes.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a stream, made once for many connections; with the ``last`` one the body ends."""
 
-    Lines never change, so an entry is never wrong; only a few are kept, because
-    followers of one task read the same page at almost the same time.
+    plain: bytes
+    chunked: bytes
+    last: bool
+
+
+def make_part(data: bytes, *, last: bool = False) -> Part:
+    """Data as it is, and as a chunk of a chunked body (RFC 9112, 7.1)."""
+    chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+    return Part(data, chunk + b"0\r\n\r\n" if last else chunk, last)
+
+
+def write_part(request: web.Request, part: Part) -> bool:
+    """Write a part now, for a handler that waits with its response prepared and finds nothing left to do.
+
+    False, and nothing is written, if the client has left or is slow.
+    """
+    writer = request.writer
+    assert isinstance(writer, StreamWriter)
+    transport = writer.transport
+    if transport is None or transport.is_closing() or request.protocol.writing_paused:  # uvloop raises on a closed one
+        return False
+    data = part.chunked if writer.chunked else part.plain
+    if data:
+        transport.write(data)
+        writer.output_size += len(data)
+    if part.last:
+        writer.chunked = False  # the body's end is written: aiohttp must not write it again
+        writer.set_eof()
+    return True
+
+
+class EncodeOnce:
+    """Encoded pages and answers of the last moments: those who ask for the same get the same bytes.
+
+    A key names what can never change, so an entry is never wrong. Only a few are
+    kept, because those who follow one task ask at almost the same time.
     """
 
-    PAGES = 1024
+    ENTRIES = 1024
     MAX_BYTES = 8 * MIB
 
     def __init__(self) -> None:
-        self._pages: OrderedDict[tuple[str, int, int, int], bytes] = OrderedDict()
+        self._entries: OrderedDict[Hashable, bytes] = OrderedDict()
         self._size = 0
 
-    def get(self, key: tuple[str, int, int, int], encode: Callable[[], bytes]) -> bytes:
-        """The bytes for (format, log, first, end), made by ``encode`` if they are not here."""
-        encoded = self._pages.get(key)
-        if encoded is None:
-            encoded = self._pages[key] = encode()
-            self._size += len(encoded)
-            while self._size > self.MAX_BYTES or len(self._pages) > self.PAGES:
-                self._size -= len(self._pages.popitem(last=False)[1])
+    def find(self, key: Hashable) -> bytes | None:
+        """What was kept under a key and is still here."""
+        return self._entries.get(key)
+
+    def keep(self, key: Hashable, encoded: bytes) -> bytes:
+        """Keep bytes for a while; returns them."""
+        self._size += len(encoded) - len(self._entries.pop(key, b""))
+        self._entries[key] = encoded
+        while self._size > self.MAX_BYTES or len(self._entries) > self.ENTRIES:
+            self._size -= len(self._entries.popitem(last=False)[1])
         return encoded
+
+    def get(self, key: Hashable, encode: Callable[[], bytes]) -> bytes:
+        """The bytes for a key, made by ``encode`` if they are not here."""
+        encoded = self._entries.get(key)
+        return self.keep(key, encode()) if encoded is None else encoded

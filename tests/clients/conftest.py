@@ -16,11 +16,20 @@ EARLY = 0.1  # seconds; a wait may end some milliseconds early, and waits add up
 
 Produce = Callable[..., str]
 
+# For the clients' main journeys: answered by one process, and by several that act as one.
+alone_and_with_workers = pytest.mark.parametrize("workers", [1, 2])
+
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def workers() -> int:
+    """How many processes answer."""
+    return 1
+
+
+@pytest.fixture
+def server(tmp_path: Path, workers: int) -> Iterator[Server]:
     """A server that logs each request when it has been answered."""
-    yield from running(tmp_path, "--access-log")
+    yield from running(tmp_path, "--access-log", "--workers", str(workers))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clients.conftest import LINES, Produce, requests_for
+from tests.clients.conftest import LINES, Produce, alone_and_with_workers, requests_for
 from tests.server import Server, until
 
 LIMIT = 60  # seconds for a script
@@ -55,6 +55,7 @@ def follow(server: Server, key: str, task: str, **more: str) -> subprocess.Compl
     )
 
 
+@alone_and_with_workers
 def test_the_loop_follows_a_running_task_to_its_end(server: Server, key: str, produce: Produce) -> None:
     task = produce()
     done = follow(server, key, task)
@@ -109,6 +110,7 @@ def reader(server: Server, key: str, upload: object) -> Iterator[subprocess.Pope
         process.kill()
 
 
+@alone_and_with_workers
 def test_a_live_upload_can_be_followed(
     server: Server, upload: subprocess.Popen[bytes], reader: subprocess.Popen[str]
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.conftest import alone_and_with_workers
 from tests.clients.worker import IDS, NAMES, Worker
 from tests.server import Server
 
@@ -117,6 +118,7 @@ def open_page(server: Server, key: str, packages: Path) -> Iterator[Open]:
         page.close()
 
 
+@alone_and_with_workers
 def test_it_follows_a_run_to_its_end_and_then_stays_away(open_page: Open, worker: Worker) -> None:
     page = open_page(worker.create_execution())
     worker.do_all()

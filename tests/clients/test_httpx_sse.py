@@ -10,6 +10,7 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
+from tests.clients.conftest import alone_and_with_workers
 from tests.clients.worker import IDS, NAMES, Worker
 from tests.server import Server
 
@@ -35,6 +36,7 @@ def following(
             yield source.iter_sse()
 
 
+@alone_and_with_workers
 def test_a_run_is_followed_from_its_first_task_to_its_end(server: Server, key: str, worker: Worker) -> None:
     execution_id = worker.create_execution()
     with following(server, key, execution_id) as events:

@@ -8,7 +8,7 @@ import pytest
 from rsconnect.api import RSConnectClient, RSConnectServer
 from rsconnect.exception import RSConnectException
 
-from tests.clients.conftest import EARLY, LINES, Produce, requests_for
+from tests.clients.conftest import EARLY, LINES, Produce, alone_and_with_workers, requests_for
 from tests.server import Server
 
 LIMIT = 60  # seconds after which the client gives up
@@ -19,6 +19,7 @@ def client(server: Server, key: str) -> RSConnectClient:
     return RSConnectClient(RSConnectServer(server.url, key))
 
 
+@alone_and_with_workers
 def test_it_follows_a_running_task_to_its_end_with_one_request(
     server: Server, client: RSConnectClient, produce: Produce
 ) -> None:

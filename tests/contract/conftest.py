@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskserver.store import Store
-from taskserver.stores import open_store, open_wakeup
+from taskserver.stores import join_store, open_shared_store, open_store, open_wakeup
 from taskserver.wakeup import LocalWakeup, Wakeup
 from tests.contract.helpers import Opener, Recorder
 from tests.postgres import PostgresServer
@@ -17,6 +17,24 @@ from tests.postgres import PostgresServer
 
 async def open_sqlite(folder: Path) -> Store:
     return await open_store(f"sqlite:///{folder}/tasks.db")
+
+
+async def open_joined(folder: Path) -> Store:
+    """A store that another one commits for, over a real socket; this one's end is the other one's too."""
+    shared = await open_shared_store(f"sqlite:///{folder}/tasks.db")
+    joined = await join_store(await shared.invite(), lost=unexpected)
+    leave = joined.close
+
+    async def close() -> None:
+        await leave()
+        await shared.close()
+
+    joined.close = close  # type: ignore[method-assign]
+    return joined
+
+
+def unexpected() -> None:
+    raise AssertionError("the store that commits was lost")
 
 
 async def open_local(folder: Path) -> Wakeup:
@@ -27,7 +45,11 @@ async def open_postgres(folder: Path, server: PostgresServer) -> Store:
     return await open_store(await server.database(folder))
 
 
-STORES = [pytest.param(open_sqlite, id="sqlite"), pytest.param(open_postgres, id="postgres")]
+STORES = [
+    pytest.param(open_sqlite, id="sqlite"),
+    pytest.param(open_joined, id="sqlite-joined"),
+    pytest.param(open_postgres, id="postgres"),
+]
 WAKEUPS = [pytest.param(open_local, id="local"), pytest.param(open_postgres, id="postgres")]
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.encoding import decode_side, decode_texts, encode_lines
 from taskserver.model import Chunk, Lines, NewTask, Outcome, Stream, Task
-from taskserver.store import Change, RunChange, Store
+from taskserver.store import AnyChange, Change, KeyChange, RunChange, Store
 
 T = TypeVar("T")
 Opener = Callable[[Path], Awaitable[T]]
@@ -28,10 +28,12 @@ class Recorder:
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self.runs: list[RunChange] = []
+        self.keys: list[KeyChange] = []
 
-    def __call__(self, changes: Sequence[Change | RunChange]) -> None:
+    def __call__(self, changes: Sequence[AnyChange]) -> None:
         self.changes.extend(change for change in changes if isinstance(change, Change))
         self.runs.extend(change for change in changes if isinstance(change, RunChange))
+        self.keys.extend(change for change in changes if isinstance(change, KeyChange))
 
     def of(self, task_id: str) -> list[Change]:
         return [change for change in self.changes if change.task.id == task_id]

@@ -10,7 +10,7 @@ import pytest
 from taskserver.errors import KeyExists, KeyNotFound
 from taskserver.model import ApiKey, Scope
 from taskserver.store import Store
-from tests.contract.helpers import NOW, SECOND, Opener
+from tests.contract.helpers import NOW, SECOND, Opener, Recorder
 
 
 def key(name: str = "ci", key_id: str | None = None, created_at: int = NOW) -> ApiKey:
@@ -24,6 +24,17 @@ async def test_a_key_is_kept_as_it_is(store: Store) -> None:
     for wanted in (full, plain):
         await store.add_key(wanted)
         assert await store.get_key(wanted.id) == wanted
+
+
+async def test_a_revocation_is_reported_and_a_new_key_is_not(store: Store, changes: Recorder) -> None:
+    await store.add_key(key())
+    assert changes.keys == []
+    revoked = await store.revoke_key("id-ci", NOW + 1)
+    assert [change.key for change in changes.keys] == [revoked]
+    assert await store.revoke_key("id-ci", NOW + 2) == revoked
+    with pytest.raises(KeyNotFound):
+        await store.revoke_key("none", NOW)
+    assert {change.key.id for change in changes.keys} == {"id-ci"}
 
 
 async def test_keys_stand_after_a_restart(opener: Opener[Store], tmp_path: Path) -> None:

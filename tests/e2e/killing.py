@@ -1,4 +1,4 @@
-"""``kill -9`` of the server at random moments, over and over, under producers and followers.
+"""``kill -9`` of the server, or of one of its workers, at random moments, over and over, under producers and followers.
 
 Producers append in every way that the protocol knows, repeat what was not
 acknowledged, and end their tasks. Followers go on at their cursor. After each
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import shutil
+import signal
 import tempfile
 import time
 from collections import deque
@@ -30,6 +32,7 @@ PRODUCERS = 6
 MAX_LIFE = 1.0  # seconds between a start and the kill
 MAX_START_LIFE = 0.6  # the same for a process that is killed while it starts
 START_KILLS = 0.25  # how often that is done
+WORKER_KILLS = 0.5  # how often only a worker is killed, if there are workers
 LEASE = 120  # seconds; longer than the server is ever away, so no task may be interrupted
 CHECKED_OFTEN = 3  # a task that ended is checked after so many restarts, and once more at the end
 REMEMBERED = 300  # ended tasks; older ones are deleted, so that a run may last for days
@@ -46,6 +49,7 @@ class Figures:
     seed: int
     rounds: int = 0
     kills_while_starting: int = 0
+    kills_of_workers: int = 0
     tasks: int = 0
     ended: int = 0
     deleted: int = 0
@@ -58,7 +62,8 @@ class Figures:
 
     def __str__(self) -> str:
         return (
-            f"seed {self.seed}: {self.rounds} rounds ({self.kills_while_starting} more kills during a start) in"
+            f"seed {self.seed}: {self.rounds} rounds ({self.kills_while_starting} more kills during a start,"
+            f" {self.kills_of_workers} of a worker only) in"
             f" {self.seconds:.0f} s; {self.tasks} tasks, {self.ended} ended, {self.deleted} deleted;"
             f" {self.requests} requests, {self.cut_off} of them cut off;"
             f" {self.acknowledged} lines acknowledged, {self.followed} followed;"
@@ -106,6 +111,20 @@ class KillTest:
 
     async def _round(self) -> None:
         await asyncio.sleep(self._random.uniform(0, MAX_LIFE))
+        if (workers := self._server.workers) and self._random.random() < WORKER_KILLS:
+            os.kill(self._random.choice(workers), signal.SIGKILL)
+            self.figures.kills_of_workers += 1
+        else:
+            await self._kill_all()
+        self.figures.rounds += 1
+        await self._check([*self._live.values(), *(record for record in self._ended if record.checks < CHECKED_OFTEN)])
+        for follower in [task for task in self._followers if task.done()]:
+            self._followers.remove(follower)
+            follower.result()  # raises what it failed with
+        while len(self._ended) > REMEMBERED:
+            await self._delete(self._ended.popleft())
+
+    async def _kill_all(self) -> None:
         self._up.clear()
         self._server.kill()
         if self._random.random() < START_KILLS:
@@ -115,13 +134,6 @@ class KillTest:
             self.figures.kills_while_starting += 1
         await asyncio.to_thread(self._server.start)
         self._up.set()
-        self.figures.rounds += 1
-        await self._check([*self._live.values(), *(record for record in self._ended if record.checks < CHECKED_OFTEN)])
-        for follower in [task for task in self._followers if task.done()]:
-            self._followers.remove(follower)
-            follower.result()  # raises what it failed with
-        while len(self._ended) > REMEMBERED:
-            await self._delete(self._ended.popleft())
 
     async def _check(self, records: list[Record]) -> None:
         for record in records:
@@ -278,13 +290,14 @@ async def live_body(lines: list[str]) -> AsyncIterator[bytes]:
 @click.option("--rounds", type=int, help="Kill so often.")
 @click.option("--seconds", type=float, help="Kill for so long.")
 @click.option("--seed", type=int, help="Repeat what a run with this seed did (but for the timing).")
-def main(rounds: int | None, seconds: float | None, seed: int | None) -> None:
+@click.option("--workers", default=1, help="Processes that answer; with more than one they are killed too.")
+def main(rounds: int | None, seconds: float | None, seed: int | None, workers: int) -> None:
     """Kill a server over and over and see whether anything gets lost."""
     rounds = 50 if rounds is None and seconds is None else rounds
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     folder = Path(tempfile.mkdtemp(prefix="taskserver-killtest-"))
     click.echo(f"seed {seed}, in {folder}")
-    with Server(folder) as server:
+    with Server(folder, "--workers", str(workers)) as server:
         figures = asyncio.run(KillTest(server, seed).run(rounds, seconds))
     click.echo(figures)
     if figures.faults:

@@ -46,8 +46,9 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_none_of_thousands_misses_a_line(many_files: None, tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_none_of_thousands_misses_a_line(many_files: None, tmp_path: Path, workers: int) -> None:
+    with Server(tmp_path, "--workers", str(workers)) as server:
         followers, lines = uvloop.run(asyncio.wait_for(race(server), LIMIT))
         assert server.get("/readyz").status == 200
         assert "ERROR" not in server.log

@@ -6,6 +6,8 @@ import asyncio
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.killing import KillTest
 from tests.e2e.ledger import Record, compare
 from tests.server import Server
@@ -14,9 +16,10 @@ ROUNDS = 5
 LIMIT = 180.0  # seconds
 
 
-async def test_every_acknowledged_line_survives_being_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_every_acknowledged_line_survives_being_killed(tmp_path: Path, workers: int) -> None:
     seed = random.SystemRandom().getrandbits(32)
-    with Server(tmp_path) as server:
+    with Server(tmp_path, "--workers", str(workers)) as server:
         try:
             figures = await asyncio.wait_for(KillTest(server, seed).run(ROUNDS), LIMIT)
         except BaseException as error:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import Measured
 from tests.e2e.raw import Raw
-from tests.server import Answer, Server, until
+from tests.server import Answer, Server, running, until
 
 WAITS = 1000
 EXIT_GOAL = 2.0  # seconds from SIGTERM to the end of the process, with 1,000 waits open
@@ -26,6 +26,12 @@ LOADED = 5  # so many times slower may a machine be that has other things to do
 A1 = "/v1/tasks/{}?wait=20"
 A5_JSON = "/v1/tasks/{}/output?first=1&wait=55"
 A5_FOLLOW = "/v1/tasks/{}/output?format=text&follow=true"
+
+
+@pytest.fixture(params=[1, 2], ids=["alone", "workers"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """One process, or several that answer as one."""
+    yield from running(tmp_path, "--workers", str(request.param))
 
 
 @pytest.fixture
@@ -46,8 +52,12 @@ def wait_on(server: Server, stack: contextlib.ExitStack, path: str, key: str | N
 
 
 def let_it_read(server: Server) -> None:
-    """Return when the server has read the requests sent so far: it has answered one that came after them."""
-    assert server.get("/healthz").status == 200
+    """Return when the server has read the requests sent so far: it has answered one that came after them.
+
+    With several workers, each of them has: connections go to one after the other.
+    """
+    for _ in range(max(1, len(server.workers))):
+        assert server.get("/healthz").status == 200
 
 
 def test_shutdown_answers_every_wait_with_the_current_state(

@@ -49,7 +49,9 @@ def wakeup() -> LocalWakeup:
 
 @pytest.fixture
 def keys(store: Store, wakeup: LocalWakeup, clock: Clock) -> Keys:
-    return Keys(store, wakeup, clock)
+    found = Keys(store, wakeup, clock)
+    store.listen(found.committed)
+    return found
 
 
 def caller(*scopes: Scope, owner: str = "ann", expires_at: int | None = None, clock: Clock | None = None) -> Caller:

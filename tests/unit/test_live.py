@@ -39,6 +39,8 @@ def chunk(first: int, *texts: str) -> Chunk:
 class Disk:
     """What stands in the store, and reads of heads that last as long as a test wants."""
 
+    behind = False  # nobody else commits
+
     def __init__(self) -> None:
         self.chunks: dict[int, list[Chunk]] = {}
         self.reads: list[tuple[int, int, int]] = []
@@ -342,7 +344,7 @@ class TestReadingLines:
         kept = logs(disk=disk)
         append(kept, 3, "d", "e")
         assert await read(kept, 1, 1, 4) == ["b", "c", "d"]
-        assert disk.reads == [(1, 1, 4), (1, 2, 4), (1, 3, 4)]
+        assert disk.reads == [(1, 1, 4), (1, 2, 4)]  # the rest is in memory
 
     async def test_a_log_that_is_deleted_in_the_middle_ends_early(self) -> None:
         disk = Disk()

@@ -95,35 +95,35 @@ class TestDescribe:
 
 class TestQuery:
     async def test_it_is_validated_and_has_its_defaults(self) -> None:
-        assert await query(make_mocked_request("GET", "/?first=3&tags=a&tags=b"), QUESTION) == {
+        assert query(make_mocked_request("GET", "/?first=3&tags=a&tags=b"), QUESTION) == {
             "first": 3,
             "tags": ["a", "b"],
         }
-        assert await query(make_mocked_request("GET", "/"), QUESTION) == {"first": 7, "tags": []}
-        assert await query(make_mocked_request("GET", "/?other=1"), QUESTION) == {"first": 7, "tags": []}
+        assert query(make_mocked_request("GET", "/"), QUESTION) == {"first": 7, "tags": []}
+        assert query(make_mocked_request("GET", "/?other=1"), QUESTION) == {"first": 7, "tags": []}
 
     async def test_a_mistake_is_told_each_time(self) -> None:
         for _ in range(2):
             with pytest.raises(BadParameter, match="first: must be an integer from 0 to 10"):
-                await query(make_mocked_request("GET", "/?first=11"), QUESTION)
+                query(make_mocked_request("GET", "/?first=11"), QUESTION)
 
     async def test_the_same_question_is_validated_once(self) -> None:
-        first = await query(make_mocked_request("GET", "/a?first=4"), QUESTION)
-        assert await query(make_mocked_request("GET", "/b?first=4"), QUESTION) is first
+        first = query(make_mocked_request("GET", "/a?first=4"), QUESTION)
+        assert query(make_mocked_request("GET", "/b?first=4"), QUESTION) is first
 
     async def test_two_schemas_do_not_share_an_answer(self) -> None:
         class Other(Schema):
             first = fields.String()
 
         other = Other()
-        assert await query(make_mocked_request("GET", "/?first=5"), QUESTION) == {"first": 5, "tags": []}
-        assert await query(make_mocked_request("GET", "/?first=5"), other) == {"first": "5"}
+        assert query(make_mocked_request("GET", "/?first=5"), QUESTION) == {"first": 5, "tags": []}
+        assert query(make_mocked_request("GET", "/?first=5"), other) == {"first": "5"}
 
     async def test_what_is_remembered_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(params, "QUERIES_REMEMBERED", 10)
         monkeypatch.setattr(params, "_queries", type(params._queries)())
         for number in range(50):
-            await query(make_mocked_request("GET", f"/?first=1&x={number}"), QUESTION)
+            query(make_mocked_request("GET", f"/?first=1&x={number}"), QUESTION)
         assert len(params._queries) == 10
 
 

@@ -22,9 +22,10 @@ from taskserver.errors import (
 )
 from taskserver.keys import Caller
 from taskserver.model import ApiKey, Outcome, Scope, Task, TaskFilter, TaskState
-from taskserver.store import Change, RunChange, Store
+from taskserver.store import AnyChange, Change, Listener, Store
 from taskserver.stores import open_store
 from taskserver.tasks import Tasks
+from taskserver.upkeep import Upkeep
 from taskserver.waiting import Waits
 from taskserver.wakeup import LocalWakeup
 from tests.eventually import eventually
@@ -35,7 +36,6 @@ LONG = 20.0
 BACKGROUND = ("renew_leases", "expire_leases", "expire_runs", "unsealed", "seal")
 
 Hook = Callable[[], Awaitable[None]]
-TaskListener = Callable[[Sequence[Change]], None]
 
 
 class Clock:
@@ -56,8 +56,9 @@ class HeldStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._listener: TaskListener | None = None
-        self._late: list[Change] = []
+        self._listener: Listener | None = None
+        self._late: list[AnyChange] = []
+        self.behind = False
         self.reports_held = False
         self.before_get: Hook | None = None
         self.after_get: Hook | None = None
@@ -70,17 +71,16 @@ class HeldStore:
             raise self.failing
         return getattr(self._store, name)
 
-    def listen(self, listener: TaskListener) -> None:
+    def listen(self, listener: Listener) -> None:
         self._listener = listener
         self._store.listen(self._report)
 
-    def _report(self, changes: Sequence[Change | RunChange]) -> None:
+    def _report(self, changes: Sequence[AnyChange]) -> None:
         assert self._listener is not None
-        of_tasks = [change for change in changes if isinstance(change, Change)]
         if self.reports_held:
-            self._late.extend(of_tasks)
+            self._late.extend(changes)
         else:
-            self._listener(of_tasks)
+            self._listener(changes)
 
     def let_reports_go(self) -> None:
         assert self._listener is not None
@@ -120,7 +120,12 @@ class Scene:
         settings = Settings(**options)
         self.waits = Waits(self.wakeup, settings.limits, settings.timing)
         self.tasks = Tasks(cast(Store, store), self.wakeup, self.waits, settings, self.clock)
-        store.listen(self.tasks.committed)
+        self.upkeep = Upkeep(cast(Store, store), settings.timing, self.clock)
+        store.listen(self._committed)
+
+    def _committed(self, changes: Sequence[AnyChange]) -> None:
+        self.tasks.committed([change for change in changes if isinstance(change, Change)])
+        self.upkeep.committed(changes)
 
     async def create(self, task_id: str = "build", *texts: str, **wish: Any) -> Task:
         task = await self.tasks.create(ANN, task_id=task_id, **wish)
@@ -154,8 +159,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         async def starting(**options: Any) -> Scene:
             scene = Scene(HeldStore(store), **options)
             await store.renew_leases(scene.clock())
-            await scene.tasks.start()
-            stack.push_async_callback(scene.tasks.close)
+            await scene.upkeep.start()
+            stack.push_async_callback(scene.upkeep.close)
             return scene
 
         yield starting
@@ -382,10 +387,10 @@ class TestBackground:
         after = Scene(before.store)
         after.clock.pass_seconds(100)
         after.store.calls.clear()
-        await after.tasks.start()
+        await after.upkeep.start()
         await eventually(lambda: "expire_leases" in after.store.calls, "the leases' renewal, which comes before it")
         task = await before.store.get_task("build")
-        await after.tasks.close()
+        await after.upkeep.close()
         assert (task.state, task.lease_expires_at) == (TaskState.QUEUED, NOW + 110 * SECOND)
 
     async def test_a_lost_producer_is_noticed_by_the_clock(self, start: Start) -> None:
@@ -399,7 +404,7 @@ class TestBackground:
 
     async def test_what_ended_is_sealed_also_what_was_left_before(self, start: Start) -> None:
         before = await start()
-        await before.tasks.close()
+        await before.upkeep.close()
         await before.create("left", "a")
         await before.tasks.finish(ANN, "left", Outcome())
         assert [task.id for task in await before.store.unsealed(9)] == ["left"]

@@ -44,7 +44,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def keys(store: Store, clock: Clock) -> Keys:
-    return Keys(store, LocalWakeup(), clock)
+    found = Keys(store, LocalWakeup(), clock)
+    store.listen(found.committed)
+    return found
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from taskserver import errors
 from taskserver.api.airflow import dags, described, logs, runs
 from taskserver.api.airflow.answers import FORM, NDJSON, NotAcceptable, refuse, refuse_login
 from taskserver.api.airflow.auth import LOGIN, authenticate, create_token
-from taskserver.api.airflow.wait import WAIT_QUERY, Waiting
+from taskserver.api.airflow.wait import WAIT_QUERY, wait_run
 from taskserver.model import Scope
 from taskserver.web.failures import Unprocessable
 from taskserver.web.rooms import Answer, Room, Route
@@ -117,7 +117,7 @@ def _routes() -> tuple[Route, ...]:
         Route(
             "GET",
             RUN_PATH + "/wait",
-            Waiting().wait_run,
+            wait_run,
             Scope.READ,
             query=WAIT_QUERY,
             answers=(Answer(about="Newline-delimited JSON; there is no Content-Type."),),

@@ -20,7 +20,7 @@ from taskserver.errors import TaskServerError
 from taskserver.model import Scope, now_us
 from taskserver.streams import SSE
 from taskserver.web import failures
-from taskserver.web.auth import api_key
+from taskserver.web.auth import api_key, known_api_key
 from taskserver.web.failures import InternalError, Unprocessable
 from taskserver.web.rooms import API_KEY_SECURITY, Answer, Room, Route
 
@@ -87,6 +87,7 @@ def executions_room() -> Room:
         ROUTES,
         api_key,
         refuse,
+        recall=known_api_key,
         about="Runs as executions: create them, wait for them, follow their events.",
         error=described.Failure(),
         security=API_KEY_SECURITY,

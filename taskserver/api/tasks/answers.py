@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from collections.abc import Mapping
+from functools import lru_cache
 
 from taskserver.encoding import dumps
+from taskserver.web.prepared import Head, Prepared
 from taskserver.web.streaming import NO_STORE
 
 JSON = "application/json; charset=utf-8"
 
 
-def json_answer(value: object, status: int = 200) -> web.Response:
+@lru_cache
+def json_head(status: int = 200) -> Head:
+    """The head of JSON answers."""
+    return make_head({}, status)
+
+
+@lru_cache
+def preferred_head(wait: int) -> Head:
+    """The head of a JSON answer to ``Prefer: wait=N`` (RFC 7240)."""
+    return make_head({"Preference-Applied": f"wait={wait}", "Vary": "Prefer"})
+
+
+def make_head(more: Mapping[str, str], status: int = 200) -> Head:
+    """The head of a JSON answer with more headers than all have."""
+    return Head(status, {**NO_STORE, "Content-Type": JSON, **more})
+
+
+def json_answer(value: object, status: int = 200) -> Prepared:
     """A value as the room's JSON."""
-    return web.Response(body=dumps(value), status=status, headers={**NO_STORE, "Content-Type": JSON})
+    return Prepared(json_head(status), dumps(value))

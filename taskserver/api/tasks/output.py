@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from taskserver.api.tasks.answers import JSON
-from taskserver.api.tasks.reading import payload
+from taskserver.api.tasks.answers import json_head, preferred_head
 from taskserver.api.tasks.schemas import FORMATS, OutputQuery
+from taskserver.api.tasks.subjects import Tail, TaskOutput, current, lines_once, page_body
 from taskserver.config import MAX_OUTPUT_WAIT
-from taskserver.encoding import TASK_TAIL, dumps
 from taskserver.errors import BadParameter
 from taskserver.model import Task
 from taskserver.streams import ENCODERS, SSE, Encoder, parse_event_id, portions
-from taskserver.tasks import Page
+from taskserver.tasks import check_first
 from taskserver.web.context import caller, services
 from taskserver.web.params import query
+from taskserver.web.prepared import Prepared, may_be_first
+from taskserver.web.seats import StreamSeat, wait_for_answer
 from taskserver.web.streaming import LIVE, NO_STORE, stream
 
 OUTPUT_QUERY = OutputQuery()
@@ -31,7 +33,7 @@ _PREFER_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", 
 
 async def get_output(request: web.Request) -> web.StreamResponse:
     """A page of lines that waits for new ones, or a stream of them."""
-    args = await query(request, OUTPUT_QUERY)
+    args = query(request, OUTPUT_QUERY)
     tasks, task_id = services(request).tasks, request.match_info["id"]
     chosen = _format(request, args["format"])
     first, end_seen = args["first"], False
@@ -50,58 +52,91 @@ async def get_output(request: web.Request) -> web.StreamResponse:
 
 
 async def _json_page(request: web.Request, first: int, args: dict[str, Any]) -> web.StreamResponse:
-    tasks = services(request).tasks
-    headers = {**NO_STORE, "Content-Type": JSON}
-    wait = args["wait"]
+    core, who, task_id = services(request), caller(request), request.match_info["id"]
+    wait, limit, head = args["wait"], args["limit"], json_head()
     if wait is None and (preferred := _PREFER_WAIT.search(",".join(request.headers.getall("Prefer", ())))):
         wait = min(int(preferred[1]), MAX_OUTPUT_WAIT)
-        headers["Preference-Applied"] = f"wait={wait}"
-        headers["Vary"] = "Prefer"
-    task = await tasks.wait_output(caller(request), request.match_info["id"], first, wait or 0)
-    page = await anext(tasks.pages(task, first, min(task.last, first + args["limit"])), None)
-    last = first if page is None else page.end
-    finished = task.finished and last == task.last
-    head = dumps({"first": first, "last": last, "finished": finished})[:-1]
-    lines = b"" if page is None else payload(page.chunks)
-    return web.Response(body=head + b',"output":[' + lines + TASK_TAIL, headers=headers)
+        head = preferred_head(wait)
+    known = core.tasks.glance(who, task_id)
+    task = check_first(known or await core.tasks.get(who, task_id), first)
+    if wait and not task.finished and task.last == first and may_be_first(request):
+        key, seen = ("output", task.log, first, limit, head), task
+        told = await wait_for_answer(
+            request, key, lambda: TaskOutput(core, seen, first, limit, head), head, wait, sure=known is not None
+        )
+        if told is not None:
+            return told
+        task = await core.tasks.wait_output(who, task_id, first, 0)
+    elif wait:
+        task = await core.tasks.wait_output(who, task_id, first, wait)
+    return Prepared(head, await page_body(core, task, first, limit))
 
 
 async def _stream(request: web.Request, encoder: Encoder, task: Task, first: int, follow: bool) -> web.StreamResponse:
-    tasks = services(request).tasks
     follow = follow or encoder is SSE
-    headers, end = (LIVE if follow else NO_STORE), None
-    if follow and not task.finished:
-        pages = tasks.follow(caller(request), task.id, first, services(request).settings.timing.heartbeat)
-    else:
-        end = task
-        pages = tasks.pages(task, first, task.last)
-    async with aclosing(pages), aclosing(_encode(request, encoder, pages, end)) as parts:
-        return await stream(request, parts, encoder.content_type, headers)
+    parts = _follow(request, encoder, task, first) if follow else _all(request, encoder, task, first)
+    async with aclosing(parts):
+        return await stream(request, parts, encoder.content_type, LIVE if follow else NO_STORE)
 
 
-async def _encode(
-    request: web.Request, encoder: Encoder, pages: AsyncIterator[Page], end: Task | None
-) -> AsyncGenerator[bytes, None]:
-    """The pages as bytes; behind them the end, as ``end`` has it or else as the complete page does."""
-    once = services(request).encoded
-    part = encoder.begin()
-    async for page in pages:
-        caller(request).check()  # a long catch-up never waits: a revoked key must end it all the same
-        for number, portion in enumerate(portions(page.chunks)):
-            if number:
-                yield part
-                part = b""
+async def _all(request: web.Request, encoder: Encoder, task: Task, first: int) -> AsyncGenerator[bytes, None]:
+    """A task's lines from ``first`` on and its state, as it was seen."""
+    start = encoder.begin()
+    async with aclosing(_lines(request, encoder, task, first)) as parts:
+        async for part in parts:
+            yield start + part
+            start = b""
+    yield start + encoder.end(task)
+
+
+async def _follow(request: web.Request, encoder: Encoder, task: Task, first: int) -> AsyncGenerator[bytes, None]:
+    """A task's lines from ``first`` on until it has ended, or the server drains.
+
+    What is behind the tail is read and sent here, at the pace of the client. Who
+    has everything is told the rest by ``Tail``, but for what it takes too slowly.
+    """
+    core, who = services(request), caller(request)
+    seat = StreamSeat(who, request)
+    start, begun = encoder.begin(), False
+    try:
+        while True:
+            if seat.adrift and not task.finished:
+                seat.leave()
+                tail = core.audiences.join(("tail", encoder.name, task.log), seat, partial(Tail, core, task, encoder))
+            async with aclosing(_lines(request, encoder, task, first)) as parts:
+                async for part in parts:
+                    yield start + part
+                    start, begun = b"", True
+            seat.cursor = first = task.last
+            if task.finished:
+                yield start + encoder.end(task)
+                return
+            if not begun:
+                yield start + encoder.idle()  # that may be nothing: the headers go out
+                start, begun = b"", True
+            if core.waits.draining:
+                return
+            if tail.cursor <= first:
+                await seat.wait(math.inf)
+            if seat.ended:
+                return
+            first = seat.cursor
+            who.check()
+            await request.writer.drain()  # a slow client: nothing is read for it meanwhile
+            task = await current(core, task)
+    finally:
+        seat.leave()
+
+
+async def _lines(request: web.Request, encoder: Encoder, task: Task, first: int) -> AsyncGenerator[bytes, None]:
+    """A task's lines from ``first`` on as it was seen."""
+    core = services(request)
+    async with aclosing(core.tasks.pages(task, first, task.last)) as pages:
+        async for page in pages:
+            caller(request).check()  # a long catch-up never waits: a revoked key must end it all the same
+            for portion in portions(page.chunks):
+                yield lines_once(core, encoder, task, portion)
                 await asyncio.sleep(0)  # a write need not wait: others have a turn all the same
-            key = (encoder.name, page.task.log, portion[0].first, portion[-1].end)
-            part += once.get(key, partial(encoder.lines, portion))
-        if page.complete and end is None:
-            part += encoder.end(page.task)
-        elif not page.chunks:
-            part += encoder.idle()
-        yield part
-        part = b""
-    if end is not None:
-        yield part + encoder.end(end)
 
 
 def _last_event(header: str) -> tuple[int, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from taskserver.api.tasks.answers import json_answer
+from taskserver.api.tasks.answers import json_answer, make_head
 from taskserver.api.tasks.ingest import from_texts, receive
 from taskserver.api.tasks.reading import answer_task
 from taskserver.api.tasks.schemas import AppendQuery, FinishBody, NewTaskBody
@@ -21,14 +21,12 @@ async def create_task(request: web.Request) -> web.StreamResponse:
     task = await services(request).tasks.create(
         caller(request), task_id=wish["id"], name=wish["name"], lease=wish["lease"], labels=wish["labels"]
     )
-    response = await answer_task(request, task, task.last, status=201)
-    response.headers["Location"] = f"{request.path}/{task.id}"
-    return response
+    return await answer_task(request, task, task.last, make_head({"Location": f"{request.path}/{task.id}"}, 201))
 
 
 async def append_output(request: web.Request) -> web.StreamResponse:
     """Append the body's lines; the answer comes when they are durable."""
-    args = await query(request, APPEND_QUERY)
+    args = query(request, APPEND_QUERY)
     done = await receive(request, request.match_info["id"], args["first"])
     return json_answer({"first": done.first, "last": done.last, "cancel_requested": done.cancel_requested})
 

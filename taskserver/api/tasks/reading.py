@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from taskserver.api.tasks.answers import JSON, json_answer
+from taskserver.api.tasks.answers import JSON, json_answer, json_head
 from taskserver.api.tasks.schemas import ListQuery, TaskQuery, cursor
+from taskserver.api.tasks.subjects import TaskEnd, payload, task_body
 from taskserver.encoding import SEPARATOR, TASK_TAIL, task_head, task_summary
-from taskserver.model import Chunk, Task, TaskFilter, TaskState
-from taskserver.tasks import Page
-from taskserver.web.context import caller, services
+from taskserver.model import Task, TaskFilter, TaskState
+from taskserver.tasks import check_first
+from taskserver.web.context import Services, caller, services
 from taskserver.web.params import query
-from taskserver.web.streaming import NO_STORE, stream
+from taskserver.web.prepared import Head, Prepared, may_be_first
+from taskserver.web.seats import wait_for_answer
+from taskserver.web.streaming import stream
 
 TASK_QUERY, LIST_QUERY = TaskQuery(), ListQuery()
 
 
 async def get_task(request: web.Request) -> web.StreamResponse:
     """State and output of a task; waits for its end."""
-    args = await query(request, TASK_QUERY)
-    first = args["first"]
-    task = await services(request).tasks.wait_end(caller(request), request.match_info["id"], first, args["wait"])
+    args = query(request, TASK_QUERY)
+    first, wait = args["first"], args["wait"]
+    core, who, task_id = services(request), caller(request), request.match_info["id"]
+    known = core.tasks.glance(who, task_id)
+    task = check_first(known or await core.tasks.get(who, task_id), first)
+    if wait and not task.finished and may_be_first(request):
+        key, seen = ("end", task.log, first), task
+        told = await wait_for_answer(
+            request, key, lambda: TaskEnd(core, seen, first), json_head(), wait, sure=known is not None
+        )
+        if told is not None:
+            return told
+        task = await core.tasks.wait_end(who, task_id, first, 0)
+    elif wait:
+        task = await core.tasks.wait_end(who, task_id, first, wait)
     return await answer_task(request, task, first)
 
 
-async def answer_task(request: web.Request, task: Task, first: int, status: int = 200) -> web.StreamResponse:
+async def answer_task(request: web.Request, task: Task, first: int, head: Head | None = None) -> web.StreamResponse:
     """A task with its lines from ``first`` on; in one piece if they fit into a page, else streamed."""
-    pages = services(request).tasks.pages(task, first, task.last)
-    page = await anext(pages, None)
-    head = task_head(task)
-    if page is None or page.end == task.last:
-        lines = payload(page.chunks) if page is not None else b""
-        return web.Response(body=head + lines + TASK_TAIL, status=status, headers={**NO_STORE, "Content-Type": JSON})
-    return await stream(request, _task_parts(head, page, pages), JSON)
+    body = await task_body(services(request), task, first)
+    if body is not None:
+        return Prepared(head or json_head(), body)
+    return await stream(request, _task_parts(services(request), task, first), JSON)
 
 
-async def _task_parts(head: bytes, page: Page, pages: AsyncIterator[Page]) -> AsyncIterator[bytes]:
-    yield head
-    yield payload(page.chunks)
-    async for page in pages:
-        yield SEPARATOR + payload(page.chunks)
+async def _task_parts(core: Services, task: Task, first: int) -> AsyncIterator[bytes]:
+    yield task_head(task)
+    separator = b""
+    async for page in core.tasks.pages(task, first, task.last):
+        yield separator + payload(page.chunks)
+        separator = SEPARATOR
     yield TASK_TAIL
 
 
 async def list_tasks(request: web.Request) -> web.StreamResponse:
     """Tasks, newest first, a page at a time."""
-    args = await query(request, LIST_QUERY)
+    args = query(request, LIST_QUERY)
     wanted = {tuple(label.split("=", 1)) for label in args["label"]}
     labels = dict(wanted)
     if len(labels) < len(wanted):  # one label cannot have two values
@@ -59,8 +72,3 @@ async def list_tasks(request: web.Request) -> web.StreamResponse:
     shown = tasks[: args["limit"]]
     after = cursor(shown[-1].log) if len(tasks) > len(shown) else None
     return json_answer({"tasks": [task_summary(task) for task in shown], "cursor": after})
-
-
-def payload(chunks: Sequence[Chunk]) -> bytes:
-    """The lines of consecutive chunks as one payload."""
-    return SEPARATOR.join(chunk.payload for chunk in chunks)

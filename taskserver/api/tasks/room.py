@@ -11,7 +11,7 @@ from taskserver.api.tasks.answers import JSON
 from taskserver.api.tasks.routes import ROUTES
 from taskserver.errors import TaskServerError
 from taskserver.web import failures
-from taskserver.web.auth import api_key
+from taskserver.web.auth import api_key, known_api_key
 from taskserver.web.rooms import API_KEY_SECURITY, Room
 from taskserver.web.streaming import NO_STORE
 
@@ -61,6 +61,7 @@ def tasks_room() -> Room:
         ROUTES,
         api_key,
         refuse,
+        recall=known_api_key,
         about="Tasks, their output, dags and runs: Posit Connect's task API and our own.",
         error=described.Failure(),
         security=API_KEY_SECURITY,

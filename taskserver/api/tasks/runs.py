@@ -6,7 +6,7 @@ import uuid
 
 from aiohttp import web
 
-from taskserver.api.tasks.answers import json_answer
+from taskserver.api.tasks.answers import json_answer, json_head
 from taskserver.api.tasks.reading import answer_task
 from taskserver.api.tasks.run_schemas import ClaimBody, ClaimQuery, RunFinishBody, RunHeartbeatBody, RunTaskBody
 from taskserver.dagmodel import RunState
@@ -23,7 +23,7 @@ RUN_TASK, HEARTBEAT, FINISH = RunTaskBody(), RunHeartbeatBody(), RunFinishBody()
 
 async def claim_run(request: web.Request) -> web.StreamResponse:
     """The run that is due longest, or 204 if there is none in time."""
-    args = await query(request, CLAIM_QUERY)
+    args = query(request, CLAIM_QUERY)
     wish = await body(request, CLAIM)
     run = await services(request).runs.claim(caller(request), wish["dags"], wish["claim"], wish["lease"], args["wait"])
     if run is None:
@@ -51,7 +51,7 @@ async def create_task(request: web.Request) -> web.StreamResponse:
         lease=wish["lease"],
         labels=wish["labels"],
     )
-    return await answer_task(request, task, task.last, status=201)
+    return await answer_task(request, task, task.last, json_head(201))
 
 
 async def heartbeat(request: web.Request) -> web.StreamResponse:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from taskserver.errors import KeyExists, KeyNotFound
 from taskserver.model import ApiKey
+from taskserver.store import KeyChange
 from taskserver.stores.postgres.rows import KEY_COLUMNS, key_from_row, key_to_row, marks
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class KeyWrites:
         row = await self._tx.db.fetchrow(f"SELECT {KEY_COLUMNS} FROM api_key WHERE id = $1", key_id)
         if row is None:
             raise KeyNotFound(f"there is no key with id {key_id!r}")
-        return key_from_row(row)
+        key = key_from_row(row)
+        self._tx.changes.append(KeyChange(key))
+        return key
 
     async def keep_secret(self, name: str, value: bytes) -> bytes:
         """Keep a secret of the server's under a name, unless there is one; return the one that is kept."""

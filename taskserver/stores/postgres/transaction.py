@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from taskserver.model import Chunk
-from taskserver.store import Change, RunChange
+from taskserver.store import AnyChange
 from taskserver.stores.postgres.committer import Job, NotAlone
 from taskserver.stores.postgres.connect import Connection
 from taskserver.stores.postgres.keys import KeyWrites
@@ -53,7 +53,7 @@ class PostgresTransaction:
 
     def __init__(self, connection: Connection, *, alone: bool) -> None:
         self.db = connection
-        self.changes: list[Change | RunChange] = []
+        self.changes: list[AnyChange] = []
         self.tasks = TaskWrites(self)
         self.runs = RunWrites(self)
         self.keys = KeyWrites(self)

@@ -34,11 +34,6 @@ class DatabaseFile:
         self._synchronous = synchronous
         self._lock: IO[bytes] | None = None
 
-    @property
-    def reader_uri(self) -> str:
-        """A URI for connections that only read."""
-        return f"file:{quote(str(self.path.absolute()))}?mode=ro"
-
     def open(self) -> sqlite3.Connection:
         """Lock, check, create or migrate the file and return the writing connection.
 
@@ -83,7 +78,7 @@ class DatabaseFile:
             return
         if not os.access(self.path, os.W_OK):
             raise StoreOpenError(f"cannot open database {self.path}: the file is read-only")
-        connection = sqlite3.connect(self.reader_uri, uri=True)
+        connection = sqlite3.connect(reader_uri(self.path), uri=True)
         try:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             if application != APPLICATION_ID:
@@ -111,6 +106,11 @@ class DatabaseFile:
             connection.close()
             raise
         return connection
+
+
+def reader_uri(path: Path) -> str:
+    """A URI for connections that only read. Whoever is handed the writer's work needs no lock to open one."""
+    return f"file:{quote(str(path.absolute()))}?mode=ro"
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import sqlite3
+from typing import TYPE_CHECKING
 
 from taskserver.errors import KeyExists, KeyNotFound
 from taskserver.model import ApiKey
+from taskserver.store import KeyChange
 from taskserver.stores.sqlite.rows import KEY_COLUMNS, key_from_row, key_to_row
+
+if TYPE_CHECKING:
+    from taskserver.stores.sqlite.transaction import SqliteTransaction
 
 
 class KeyWrites:
     """Changes to API keys within one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
+    def __init__(self, transaction: SqliteTransaction) -> None:
+        self._tx = transaction
+        self._db = transaction.db
 
     def add(self, key: ApiKey) -> None:
         taken = "SELECT 1 FROM api_key WHERE id = ? OR (name = ? AND revoked_at IS NULL)"
@@ -27,7 +32,9 @@ class KeyWrites:
         row = self._db.execute(f"SELECT {KEY_COLUMNS} FROM api_key WHERE id = ?", (key_id,)).fetchone()
         if row is None:
             raise KeyNotFound(f"there is no key with id {key_id!r}")
-        return key_from_row(row)
+        key = key_from_row(row)
+        self._tx.changes.append(KeyChange(key))
+        return key
 
     def keep_secret(self, name: str, value: bytes) -> bytes:
         """Keep a secret of the server's under a name, unless there is one; return the one that is kept."""

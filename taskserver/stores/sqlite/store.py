@@ -1,31 +1,29 @@
 """SqliteStore: one file, one process that writes.
 
-Writing goes through the group committer's connection and thread; reading goes
-through connections of their own, which WAL mode lets read beside it.
+Writing goes to a committer, the process' own (``GroupCommitter``) or the one of
+the process that commits for all (``RemoteCommitter``); reading goes through
+connections of their own, which WAL mode lets read beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
-
-import aiosqlite
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
 from taskserver.encoding import cut, dumps
-from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, StoreUnavailable, TaskNotFound
+from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, TaskNotFound
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
-from taskserver.store import Appended, Change, Listener, RunChange, Store
+from taskserver.store import AnyChange, Appended, Listener, Store
 from taskserver.stores.chunks import join_chunks, split_chunk
 from taskserver.stores.sqlite.committer import GroupCommitter
 from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.keys import KeyWrites
+from taskserver.stores.sqlite.readers import Readers
 from taskserver.stores.sqlite.rows import (
     DAG_COLUMNS,
     FIND_CHUNKS,
@@ -46,7 +44,6 @@ from taskserver.stores.sqlite.tasks import TaskWrites
 from taskserver.stores.sqlite.transaction import Operation, SqliteTransaction
 from taskserver.stores.sqlite.works import Heads
 
-READERS = 2  # one more than one, so that a long catch-up does not stand in the way of a short look
 FIRST_ROWS = 4  # four full chunks fill a page; if they are small, their average tells how many more to ask for
 MAX_ROWS = 4096
 SEAL_BYTES = 1024 * 1024  # of output per commit of the sealer: what waits behind it waits some milliseconds
@@ -59,25 +56,42 @@ _HAS_LABEL = (
 
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S", bound="SqliteStore")
+
+
+class Committer(Protocol):
+    """Where operations go to be made durable."""
+
+    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Queue an operation; the future has its result once that is durable, and reported."""
+
+    async def close(self) -> None:
+        """Return when what is queued is committed. A repeat does nothing."""
 
 
 class SqliteStore(Store):
-    """See ``Store``. Open it with ``open``; it belongs to the event loop that did."""
+    """See ``Store``. Open it with ``open``; it belongs to the event loop that did.
 
-    def __init__(self, file: DatabaseFile, writer: sqlite3.Connection, readers: Sequence[aiosqlite.Connection]) -> None:
-        self._file = file
+    ``connect`` is told where to report changes to, and gives the committer.
+    ``file`` is the database if it is this process' to unlock.
+    """
+
+    def __init__(
+        self, readers: Readers, connect: Callable[[Listener], Committer], file: DatabaseFile | None = None
+    ) -> None:
         self._readers = readers
-        self._next_reader = itertools.cycle(readers)
+        self._file = file
         self._listener: Listener = _nobody
-        self._committer = GroupCommitter(writer, partial(SqliteTransaction, heads=Heads()), self._report)
+        self._committer = connect(self._report)
 
     @classmethod
-    async def open(cls, path: str, *, synchronous: str = "full") -> SqliteStore:
+    async def open(cls: type[S], path: str, *, synchronous: str = "full") -> S:
         """Open, create or migrate the database file. Raises StoreOpenError; see ``open_store``."""
         file = DatabaseFile(path, synchronous)
         writer = await asyncio.to_thread(file.open)
-        readers = [await aiosqlite.connect(file.reader_uri, uri=True, isolation_level=None) for _ in range(READERS)]
-        return cls(file, writer, readers)
+        readers = await Readers.open(path)
+        begin = partial(SqliteTransaction, heads=Heads())
+        return cls(readers, lambda report: GroupCommitter(writer, begin, report), file)
 
     def listen(self, listener: Listener) -> None:
         self._listener = listener
@@ -86,11 +100,11 @@ class SqliteStore(Store):
         await self._query("SELECT 1")
 
     async def close(self) -> None:
-        for reader in self._readers:
-            await reader.close()
+        await self._readers.close()
         # The writer last: closing the last connection folds the log into the file, which only a writer can.
         await self._committer.close()
-        self._file.unlock()
+        if self._file is not None:
+            self._file.unlock()
 
     # --- tasks -------------------------------------------------------------------
 
@@ -276,32 +290,33 @@ class SqliteStore(Store):
 
     # --- plumbing ----------------------------------------------------------------
 
+    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Have an operation committed."""
+        return self._committer.submit(operation)
+
     def _tasks(
         self, method: Callable[Concatenate[TaskWrites, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Future[T]:
-        return self._committer.submit(Operation("tasks", method, args, kwargs))
+        return self.submit(Operation("tasks", method, args, kwargs))
 
     def _runs(
         self, method: Callable[Concatenate[RunWrites, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Future[T]:
-        return self._committer.submit(Operation("runs", method, args, kwargs))
+        return self.submit(Operation("runs", method, args, kwargs))
 
     def _keys(
         self, method: Callable[Concatenate[KeyWrites, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Future[T]:
-        return self._committer.submit(Operation("keys", method, args, kwargs))
+        return self.submit(Operation("keys", method, args, kwargs))
 
-    def _report(self, changes: Sequence[Change | RunChange]) -> None:
+    def _report(self, changes: Sequence[AnyChange]) -> None:
         self._listener(changes)
 
     async def _query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
-        try:
-            return list(await next(self._next_reader).execute_fetchall(sql, arguments))
-        except (sqlite3.Error, ValueError) as error:  # ValueError: aiosqlite's word for a closed connection
-            raise StoreUnavailable(f"the database failed: {error}") from error
+        return await self._readers.query(sql, arguments)
 
 
-def _nobody(changes: Sequence[Change | RunChange]) -> None:
+def _nobody(changes: Sequence[AnyChange]) -> None:
     """The listener of a store that nobody listens to."""
 
 

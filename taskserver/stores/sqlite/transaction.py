@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.model import Chunk
-from taskserver.store import Change, RunChange
+from taskserver.store import AnyChange
 from taskserver.stores.sqlite.keys import KeyWrites
 from taskserver.stores.sqlite.rows import INSERT_CHUNK, Row, chunk_key, chunk_to_rows, read_chunks
 from taskserver.stores.sqlite.runs import RunWrites
@@ -44,11 +44,11 @@ class SqliteTransaction:
 
     def __init__(self, connection: sqlite3.Connection, heads: Heads) -> None:
         self.db = connection
-        self.changes: list[Change | RunChange] = []
+        self.changes: list[AnyChange] = []
         self._rows: list[Row] = []
         self.tasks = TaskWrites(self, heads)
         self.runs = RunWrites(self)
-        self.keys = KeyWrites(connection)
+        self.keys = KeyWrites(self)
 
     def flush(self) -> None:
         """Write what was collected: tasks first, since their transitions are events of their runs."""
@@ -56,7 +56,7 @@ class SqliteTransaction:
         self.runs.flush()
         self._write_chunks()
 
-    def committed(self) -> Sequence[Change | RunChange]:
+    def committed(self) -> Sequence[AnyChange]:
         """Take note that all of it is durable; what to report."""
         self.tasks.committed()
         return self.changes

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from taskserver.api.airflow.audience import RunEnd
 from taskserver.config import Limits, Settings
 from taskserver.errors import StoreUnavailable
 from tests.api.airflow.conversation import DAG, Airflow, Work, detail, encoded, path_of
@@ -227,20 +228,19 @@ async def test_who_leaves_is_forgotten(airflow: Airflow) -> None:
         assert await stays.next() == RUNNING
         async with work.waiting() as leaves:
             assert await leaves.next() == RUNNING
-            await work.waits(3)  # two of them, and one for both
+            await work.waits(2)
             leaves.response.close()
-        await work.waits(2)
+        await work.waits(1)
         await work.finish()
         assert [line async for line in stays] == [SUCCESS]
     await work.waits(0)
 
 
 async def test_more_than_the_limit_are_refused(serve: Serve) -> None:
-    airflow = Airflow(await serve(Settings(limits=Limits(waiters=3))))
+    airflow = Airflow(await serve(Settings(limits=Limits(waiters=2))))
     work = await airflow.begin()
     async with work.waiting() as first, work.waiting() as second:
         assert await first.next() == await second.next() == RUNNING
-        await work.waits(3)
         answer = await airflow.ask("GET", f"{work.path}/wait?interval=1")
         assert "waiting" in detail(answer, 429)
         assert answer.headers["Retry-After"] == "1"
@@ -248,8 +248,13 @@ async def test_more_than_the_limit_are_refused(serve: Serve) -> None:
         assert [line async for line in first] == [line async for line in second] == [SUCCESS]
 
 
-async def test_a_wait_without_anybody_to_tell_it_finds_the_end_itself(serve: Serve) -> None:
-    airflow = Airflow(await serve(Settings(limits=Limits(waiters=1))))
+async def test_a_wait_without_anybody_to_tell_it_finds_the_end_itself(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look(_: RunEnd) -> Any:
+        raise StoreUnavailable("the database failed")
+
+    monkeypatch.setattr(RunEnd, "look", look)
     work = await airflow.begin("a")
     async with work.waiting(interval=0.05) as lines:
         assert await lines.next() == RUNNING
@@ -326,7 +331,7 @@ async def test_an_old_client_is_told_without_chunks(airflow: Airflow) -> None:
     work = await airflow.begin()
     lines = f"GET /api/v2{work.path}/wait?interval=60 HTTP/1.0\r\nAuthorization: Bearer {airflow.api.key}\r\n\r\n"
     asking = asyncio.ensure_future(airflow.api.raw(lines.encode()))
-    await work.waits(2)
+    await work.waits(1)
     await work.finish()
     head, _, body = (await asking).partition(b"\r\n\r\n")
     assert b"chunked" not in head

@@ -1,0 +1,40 @@
+"""What every process does that answers requests."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import sys
+
+from aiohttp import web
+
+from taskserver.config import PARSER_LINE_LIMIT, Settings
+
+
+def log_to_stderr() -> None:
+    """Write the log to standard error."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def allow_connections() -> None:
+    """Each waiter is an open file: raise this process's limit from the usual 1,024 to what it is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS names a hard limit that it does not grant
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def make_runner(app: web.Application, settings: Settings) -> web.AppRunner:
+    """What runs the application, wherever its connections come from."""
+    return web.AppRunner(
+        app,
+        # Without it every departed client would hold its wait open until the wait's end.
+        handler_cancellation=True,
+        access_log=web.access_logger if settings.access_log else None,  # type: ignore[attr-defined]
+        # aiohttp waits so long for a handler, and once more for its cancellation.
+        shutdown_timeout=settings.timing.shutdown / 2,
+        auto_decompress=False,  # compressed bodies are refused, with an answer in the room's shape
+        max_line_size=PARSER_LINE_LIMIT,
+        max_field_size=PARSER_LINE_LIMIT,
+    )

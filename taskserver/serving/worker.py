@@ -1,0 +1,60 @@
+"""A worker: answers requests, and has the supervisor commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+
+import uvloop
+
+from taskserver.serving.assignment import Assignment
+from taskserver.serving.door import Entrance
+from taskserver.serving.process import allow_connections, log_to_stderr, make_runner
+from taskserver.stores import join_store
+from taskserver.web.app import make_app, make_services
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """The whole life of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the supervisor, who says when to stop
+    try:
+        assignment = pickle.load(sys.stdin.buffer)  # noqa: S301 - the supervisor's
+    except EOFError:
+        return  # the supervisor is gone
+    log_to_stderr()
+    uvloop.run(work(assignment))
+
+
+async def work(assignment: Assignment) -> None:
+    """Answer requests until SIGTERM."""
+    allow_connections()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    store = await join_store(assignment.invitation, lost=_leave)
+    try:
+        settings = assignment.settings
+        runner = make_runner(make_app(make_services(settings, store, upkeep=False)), settings)
+        await runner.setup()
+        try:
+            assert runner.server is not None
+            entrance = Entrance(socket.socket(fileno=assignment.door), runner.server)
+            entrance.open()
+            await stop.wait()
+            await entrance.close()
+        finally:
+            await runner.cleanup()
+    finally:
+        await store.close()
+
+
+def _leave() -> None:
+    """End at once, without a word to anybody: nothing can be committed any more, and somebody else serves soon."""
+    log.error("the supervisor is gone; process %d ends", os.getpid())
+    os._exit(1)
