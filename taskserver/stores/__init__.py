@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from taskserver.errors import StoreOpenError
 from taskserver.store import Invitation, SharedStore, Store
@@ -54,7 +55,11 @@ async def _open_postgres(url: str) -> Store:
 
 
 async def open_shared_store(url: str, *, synchronous: str = "full") -> SharedStore:
-    """The same, for a process that lets others join."""
+    """The same, for a process that lets others join; SQLite only."""
+    if url.startswith(POSTGRES):
+        raise StoreOpenError(
+            "--workers lets processes share a SQLite file; on PostgreSQL start as many servers as you like instead"
+        )
     from taskserver.stores.sqlite.hub import HubStore
 
     return await HubStore.open(sqlite_path(url), synchronous=synchronous)
@@ -69,6 +74,16 @@ async def join_store(invitation: Invitation, lost: Callable[[], None]) -> Store:
     from taskserver.stores.sqlite.remote import JoinedStore
 
     return await JoinedStore.join(sqlite_path(invitation.url), invitation, lost)
+
+
+def local_name(url: str) -> str:
+    """The path beside which files that belong to a database lie: that of SQLite's file, or PostgreSQL's name here.
+
+    Raises StoreOpenError if the URL is none.
+    """
+    if url.startswith(POSTGRES):
+        return urlsplit(url).path.strip("/").replace("/", "_") or "postgresql"
+    return sqlite_path(url)
 
 
 def sqlite_path(url: str) -> str:

@@ -222,7 +222,7 @@ class TestTheStoreFails:
 
         task_id = await api.create()
         async with api.waiting(f"/tasks/{task_id}", wait=20) as waiting:
-            monkeypatch.setattr(api.services.tasks, "_head", broken)
+            monkeypatch.setattr(api.services.tasks, "head", broken)
             api.services.wakeup.wake_all()
         refused(await waiting, 503, 1022)
 

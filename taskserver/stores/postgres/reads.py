@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Generic, TypeVar
 
 from taskserver.encoding import cut
-from taskserver.errors import TaskNotFound
-from taskserver.model import Chunk, Task
+from taskserver.errors import TaskServerError
+from taskserver.model import Chunk
 from taskserver.stores.postgres.connect import Pool, borrowed
 from taskserver.stores.postgres.failures import as_answer
-from taskserver.stores.postgres.rows import FIND_CHUNKS, TASK_COLUMNS, Row, chunk_from_row, task_from_row
+from taskserver.stores.postgres.rows import FIND_CHUNKS, Row, chunk_from_row
+
+K = TypeVar("K", bound=Hashable)
+H = TypeVar("H")
 
 FIRST_ROWS = 4  # four full chunks fill a page; if they are small, their average tells how many more to ask for
 MAX_ROWS = 4096
@@ -25,7 +28,9 @@ class Readers:
         self._pool = pool
 
     async def query(self, sql: str, *arguments: Any) -> Sequence[Row]:
-        """The rows of a query. Raises StoreUnavailable."""
+        """The rows of a query; none where it looks for a text that cannot be stored. Raises StoreUnavailable."""
+        if not all(_storable(argument) for argument in arguments if isinstance(argument, str)):
+            return []
         try:
             async with borrowed(self._pool) as connection:
                 return await connection.fetch(sql, *arguments)
@@ -65,24 +70,44 @@ class Readers:
         return chunks
 
 
-class Heads:
-    """Reads tasks, all that are asked for at a time with one statement.
+def _storable(text: str) -> bool:
+    """Whether PostgreSQL can keep a text: neither NUL nor lone surrogates."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+class Heads(Generic[K, H]):
+    """Reads tasks or runs, all that are asked for at a time with one statement.
 
     What is asked for while a statement is under way goes into the next one, never
     into that one: an answer is not older than its question. So thousands of
     waiters that are woken at once cost two statements.
+
+    Args:
+        sql: selects the heads whose keys are in the list ``$1``, with the key first.
+        head: a head from its row, the key left out.
+        missing: the error for a key that there is not.
     """
 
-    def __init__(self, readers: Readers) -> None:
+    def __init__(
+        self, readers: Readers, sql: str, head: Callable[[Row], H], missing: Callable[[K], TaskServerError]
+    ) -> None:
         self._readers = readers
-        self._wanted: dict[str, asyncio.Future[Task]] = {}
+        self._sql = sql
+        self._head = head
+        self._missing = missing
+        self._wanted: dict[K, asyncio.Future[H]] = {}
         self._reading: asyncio.Task[None] | None = None
 
-    async def get(self, task_id: str) -> Task:
-        """A task as committed last. Raises TaskNotFound, StoreUnavailable."""
-        future = self._wanted.get(task_id)
+    async def get(self, key: K) -> H:
+        """A head as committed last. Raises ``missing``, StoreUnavailable."""
+        if isinstance(key, str) and not _storable(key):
+            raise self._missing(key)
+        future = self._wanted.get(key)
         if future is None:
-            future = self._wanted[task_id] = asyncio.get_running_loop().create_future()
+            future = self._wanted[key] = asyncio.get_running_loop().create_future()
             if self._reading is None:
                 self._reading = asyncio.create_task(self._read())
         # Shielded, because one who leaves must not take the others' answer along.
@@ -95,25 +120,23 @@ class Heads:
 
     async def _read(self) -> None:
         while self._wanted:
-            wanted: dict[str, asyncio.Future[Task]] = {}
+            wanted: dict[K, asyncio.Future[H]] = {}
             while self._wanted and len(wanted) < MAX_HEADS:
-                task_id, future = self._wanted.popitem()
-                wanted[task_id] = future
+                key, future = self._wanted.popitem()
+                wanted[key] = future
             try:
-                sql = f"SELECT {TASK_COLUMNS}, result FROM task WHERE id = ANY($1)"
-                for row in await self._readers.query(sql, list(wanted)):
-                    task = task_from_row(row)
-                    wanted.pop(task.id).set_result(task)
+                for key, *row in await self._readers.query(self._sql, list(wanted)):
+                    wanted.pop(key).set_result(self._head(row))
             except Exception as error:
                 answer = as_answer(error)
                 for future in wanted.values():
                     _fail(future, answer)
             else:
-                for task_id, future in wanted.items():
-                    _fail(future, TaskNotFound(f"there is no task {task_id!r}"))
+                for key, future in wanted.items():
+                    _fail(future, self._missing(key))
         self._reading = None
 
 
-def _fail(future: asyncio.Future[Task], error: Exception) -> None:
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     future.set_exception(error)
     future.exception()  # if all who asked have left, nobody will

@@ -15,14 +15,15 @@ from typing import Any, TypeVar
 import asyncpg
 
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
-from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, StoreOpenError, TaskServerError
+from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, StoreOpenError, TaskNotFound, TaskServerError
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
-from taskserver.store import Appended, Listener, Store
+from taskserver.store import AnyChange, Appended, Listener, Store
 from taskserver.stores.postgres.committer import LANES, GroupCommitter, Job
 from taskserver.stores.postgres.connect import Address, Pool, transaction
 from taskserver.stores.postgres.failures import describe
 from taskserver.stores.postgres.keys import KeyWrites
 from taskserver.stores.postgres.reads import Heads, Readers
+from taskserver.stores.postgres.revocations import Revocations
 from taskserver.stores.postgres.rows import (
     DAG_COLUMNS,
     KEY_COLUMNS,
@@ -46,6 +47,9 @@ CLOSE_TIMEOUT = 10.0  # seconds for reads that are under way
 
 T = TypeVar("T")
 
+_TASKS = f"SELECT id, {TASK_COLUMNS}, result FROM task WHERE id = ANY($1)"
+_RUNS = f"SELECT id, {RUN_COLUMNS} FROM run WHERE id = ANY($1)"
+
 
 class PostgresStore(Store):
     """See ``Store``. Open it with ``open``; it belongs to the event loop that did."""
@@ -56,7 +60,9 @@ class PostgresStore(Store):
         self._writers = writers
         self._readers = readers
         self._reader = Readers(readers)
-        self._heads = Heads(self._reader)
+        self._tasks = Heads(self._reader, _TASKS, task_from_row, _no_task)
+        self._runs = Heads(self._reader, _RUNS, run_from_row, _no_run)
+        self._revocations: Revocations | None = None
         self._listener: Listener = _nobody
         self._committer = GroupCommitter(self._transact, self._report)
         self._closing: asyncio.Task[None] | None = None
@@ -71,10 +77,16 @@ class PostgresStore(Store):
             readers = await address.open_pool(READERS)
         except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreOpenError(f"cannot open database {address.public}: {describe(error)}") from error
-        return cls(address, namespace, writers, readers)
+        store = cls(address, namespace, writers, readers)
+        store._revocations = await Revocations.open(store._reader, store._report)
+        return store
 
     def listen(self, listener: Listener) -> None:
         self._listener = listener
+
+    @property
+    def tells_all(self) -> bool:
+        return False
 
     async def ping(self) -> None:
         await self._reader.query("SELECT 1")
@@ -85,13 +97,16 @@ class PostgresStore(Store):
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        if self._revocations is not None:
+            await self._revocations.close()
         await self._committer.close()
         for pool in (self._readers, self._writers):
             try:
                 await asyncio.wait_for(pool.close(), CLOSE_TIMEOUT)
             except asyncio.TimeoutError:
                 pool.terminate()
-        await self._heads.close()
+        await self._tasks.close()
+        await self._runs.close()
 
     async def open_wakeup(self, listen_url: str | None = None) -> PostgresWakeup:
         """The wake-ups that go with this store; see ``open_wakeup``. To be closed before the store."""
@@ -106,7 +121,7 @@ class PostgresStore(Store):
         return await self._submit("tasks", TaskWrites.create, new, now, tasks=[new.id], alone=new.place is not None)
 
     async def get_task(self, task_id: str) -> Task:
-        return await self._heads.get(task_id)
+        return await self._tasks.get(task_id)
 
     async def list_tasks(self, where: TaskFilter, limit: int, before: int | None = None) -> list[Task]:
         conditions: list[tuple[str, Any]] = [("log < {}", before)] if before is not None else []
@@ -173,7 +188,7 @@ class PostgresStore(Store):
         return await self._submit("runs", RunWrites.create, new, now)
 
     async def get_run(self, run: uuid.UUID) -> Run:
-        return await self._run(str(run), "id = $1", run)
+        return await self._runs.get(run)
 
     async def find_run(self, dag_id: str, run_id: str) -> Run:
         return await self._run(run_id, "dag_id = $1 AND run_id = $2", dag_id, run_id)
@@ -230,7 +245,7 @@ class PostgresStore(Store):
     async def _run(self, name: str, where: str, *values: object) -> Run:
         rows = await self._reader.query(f"SELECT {RUN_COLUMNS} FROM run WHERE {where}", *values)
         if not rows:
-            raise RunNotFound(f"there is no run {name!r}")
+            raise _no_run(name)
         return run_from_row(rows[0])
 
     # --- output ------------------------------------------------------------------
@@ -279,7 +294,7 @@ class PostgresStore(Store):
         answer: T = await self._committer.submit(operation)
         return answer
 
-    async def _transact(self, jobs: Sequence[Job], alone: bool) -> list[Any]:
+    async def _transact(self, jobs: Sequence[Job], alone: bool) -> list[AnyChange]:
         """See ``committer.Transact``."""
         async with transaction(self._writers) as connection:
             work = PostgresTransaction(connection, alone=alone)
@@ -292,9 +307,17 @@ class PostgresStore(Store):
             await work.flush()
         return work.changes
 
-    def _report(self, changes: Sequence[Any]) -> None:
+    def _report(self, changes: Sequence[AnyChange]) -> None:
         self._listener(changes)
 
 
-def _nobody(changes: Sequence[Any]) -> None:
+def _no_task(task_id: str) -> TaskNotFound:
+    return TaskNotFound(f"there is no task {task_id!r}")
+
+
+def _no_run(run: uuid.UUID | str) -> RunNotFound:
+    return RunNotFound(f"there is no run {str(run)!r}")
+
+
+def _nobody(changes: Sequence[AnyChange]) -> None:
     """The listener of a store that nobody listens to."""

@@ -4,9 +4,6 @@
 transaction, so no write transaction may hold it. What is published is
 collected, and one statement of its own every ``PAUSE`` tells it to the others.
 Within a node waiters are woken at once.
-
-What travels is the hash of each topic: short, so that hundreds fit into one
-notification. Two topics with one hash wake each other, which is harmless.
 """
 
 from __future__ import annotations
@@ -14,10 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
-from hashlib import blake2b
+from collections.abc import Iterable, Iterator
 from secrets import token_urlsafe
 
 from taskserver.stores.postgres.connect import Address, Connection, Pool, borrowed
@@ -27,14 +21,14 @@ from taskserver.wakeup import LocalWakeup, Subscription, Wakeup
 log = logging.getLogger(__name__)
 
 PAUSE = 0.01  # seconds between two notifications
-MAX_PAYLOAD = 7900  # PostgreSQL takes less than 8000 bytes
+MAX_TOPICS_BYTES = 7900  # in one notification: PostgreSQL takes less than 8000 bytes, and the node's name comes first
 MAX_PENDING = 50_000  # topics that could not be told yet; beyond that the others look at everything
-HASH_BYTES = 9  # 12 characters
 PROBE_INTERVAL = 5.0  # seconds; tells whether the listening connection still lives
 RECONNECT_PAUSE = 0.2  # seconds after the listening connection was lost; grows to RECONNECT_LIMIT
 RECONNECT_LIMIT = 5.0
 
-ALL = "*"  # in the place of the hashes: look at everything again
+ALL = "*"  # in the place of topics: look at everything again
+SEPARATOR = "\n"  # stands in no topic
 
 _NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
 
@@ -67,13 +61,13 @@ class PostgresWakeup(Wakeup):
         await listening.wait()
 
     def subscribe(self, *topics: str) -> Subscription:
-        return self._local.subscribe(*map(_hash, topics))
+        return self._local.subscribe(*topics)
 
     def publish(self, topics: Iterable[str]) -> None:
-        hashes = dict.fromkeys(map(_hash, topics))
-        if hashes:
-            self._local.publish(hashes)
-            self._pending.update(hashes)
+        new = dict.fromkeys(topics)
+        if new:
+            self._local.publish(new)
+            self._pending.update(new)
             self._something.set()
 
     def wake_all(self) -> None:
@@ -106,13 +100,13 @@ class PostgresWakeup(Wakeup):
         pending, self._pending = self._pending, {}
         if not pending:
             return
-        hashes = list(pending) if len(pending) <= MAX_PENDING else [ALL]
-        payloads = [f"{self._node} {part}" for part in _parts(hashes, MAX_PAYLOAD - len(self._node) - 1)]
+        topics = list(pending) if len(pending) <= MAX_PENDING else [ALL]
+        payloads = [f"{self._node}{SEPARATOR}{part}" for part in _parts(topics)]
         try:
             async with borrowed(self._pool) as connection:
                 await connection.execute(_NOTIFY, self._channel, payloads)
         except BaseException:
-            self._pending = dict.fromkeys(hashes) | self._pending
+            self._pending = dict.fromkeys(topics) | self._pending
             self._something.set()
             raise
 
@@ -141,13 +135,13 @@ class PostgresWakeup(Wakeup):
             pause = min(2 * pause, RECONNECT_LIMIT)
 
     def _heard(self, connection: Connection, pid: int, channel: str, payload: str) -> None:
-        node, _, hashes = payload.partition(" ")
+        node, *topics = payload.split(SEPARATOR)
         if node == self._node:
             return
-        if hashes == ALL:
+        if topics == [ALL]:
             self._local.wake_all()
         else:
-            self._local.publish(hashes.split(","))
+            self._local.publish(topics)
 
 
 async def _until_lost(connection: Connection, lost: asyncio.Event) -> None:
@@ -159,14 +153,15 @@ async def _until_lost(connection: Connection, lost: asyncio.Event) -> None:
             await connection.execute("SELECT 1")
 
 
-@lru_cache(maxsize=10_000)
-def _hash(topic: str) -> str:
-    return urlsafe_b64encode(blake2b(topic.encode(), digest_size=HASH_BYTES).digest()).decode()
-
-
-def _parts(hashes: Sequence[str], size: int) -> Iterator[str]:
-    """The hashes joined by commas, in parts of at most ``size`` characters."""
-    width = len(hashes[0]) + 1
-    count = (size + 1) // width
-    for start in range(0, len(hashes), count):
-        yield ",".join(hashes[start : start + count])
+def _parts(topics: Iterable[str]) -> Iterator[str]:
+    """The topics joined, in parts that fit into a notification."""
+    part: list[str] = []
+    size = 0
+    for topic in topics:
+        length = len(topic.encode()) + len(SEPARATOR)
+        if part and size + length > MAX_TOPICS_BYTES:
+            yield SEPARATOR.join(part)
+            part, size = [], 0
+        part.append(topic)
+        size += length
+    yield SEPARATOR.join(part)
