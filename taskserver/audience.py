@@ -145,6 +145,8 @@ class Audience(Generic[N]):
         seats = self._callers[seat.caller] = self._callers.get(seat.caller, 0) + 1
         if seats == 1:
             self._subscription.listen(seat.caller.topic)
+            if seat.caller.expires_at is not None:
+                self.wake()  # it may sleep for longer than the key is valid
 
     def discard(self, seat: Seat[N]) -> None:
         """Called by a seat that is given up."""

@@ -99,7 +99,7 @@ class Settings:
     synchronous: str = "full"
     access_log: bool = False
     workers: int = DEFAULT_WORKERS
-    """Processes that answer requests. With more than one, another one commits for them."""
+    """Processes that answer requests. The first one commits for all."""
     limits: Limits = field(default_factory=Limits)
     timing: Timing = field(default_factory=Timing)
     memory: Memory = field(default_factory=Memory)

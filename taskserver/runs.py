@@ -26,7 +26,7 @@ from taskserver.keys import Caller
 from taskserver.live import LiveLogs
 from taskserver.model import MICROSECONDS, Chunk, NewTask, Place, Scope, Task, new_id, now_us
 from taskserver.store import RunChange, Store
-from taskserver.waiting import Look, Waits
+from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
 
 T = TypeVar("T")
@@ -187,10 +187,6 @@ class Runs:
 
     # --- waiting -------------------------------------------------------------------
 
-    async def wait_end(self, caller: Caller, run_id: uuid.UUID, timeout: float) -> Run:
-        """The run once it has ended or ``timeout`` seconds have passed."""
-        return await self._waits.until(caller, run_topic(run_id), timeout, self._end_of(caller, run_id))
-
     async def beats(
         self, caller: Caller, run_id: uuid.UUID, timeout: float, heartbeat: float
     ) -> AsyncGenerator[tuple[Run, bool], None]:
@@ -201,24 +197,17 @@ class Runs:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        look = self._end_of(caller, run_id)
+
+        async def look() -> tuple[Run, bool]:
+            run = await self.get(caller, run_id)
+            return run, run.finished
+
         over = False
         with self._waits.open(caller, run_topic(run_id)) as wait:
             while not over:
                 run, ended = await wait.until(min(heartbeat, deadline - loop.time()), look)
                 over = ended or self._waits.draining or loop.time() >= deadline
                 yield run, over
-
-    def ticks(self, caller: Caller, run_id: uuid.UUID, interval: float) -> AsyncGenerator[Run, None]:
-        """The run at once, then every ``interval`` seconds, and at once when it has ended; that is the last one."""
-        return self._waits.ticks(caller, run_topic(run_id), interval, self._end_of(caller, run_id))
-
-    def _end_of(self, caller: Caller, run_id: uuid.UUID) -> Look[Run]:
-        async def look() -> tuple[Run, bool]:
-            run = await self.get(caller, run_id)
-            return run, run.finished
-
-        return look
 
     async def events(
         self, caller: Caller, run_id: uuid.UUID, first: int, timeout: float, heartbeat: float

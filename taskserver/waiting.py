@@ -9,7 +9,7 @@ so that nothing can happen unseen between the reading and the waiting.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -123,19 +123,3 @@ class Waits:
         with self.open(caller, topic) as wait:
             answer, _ = await wait.until(timeout, look)
             return answer
-
-    async def ticks(self, caller: Caller, topic: str, interval: float, look: Look[T]) -> AsyncGenerator[T, None]:
-        """What ``look`` sees: at once, then every ``interval`` seconds, and at once when there is no more to wait for.
-
-        Ends after that, or when the server drains. Raises as ``until`` does,
-        TooManyWaiters before the first tick.
-        """
-        answer, done = await look()
-        if done or self._draining:
-            yield answer
-            return
-        with self.open(caller, topic) as wait:
-            yield answer
-            while not done and not self._draining:
-                answer, done = await wait.until(interval, look)
-                yield answer

@@ -108,7 +108,7 @@ class Server:
 
     @property
     def workers(self) -> list[int]:
-        """The processes that answer requests, if there are several (Linux)."""
+        """The processes that answer requests beside the first one, if there are any (Linux)."""
         assert self.process is not None
         return children(self.process.pid)
 

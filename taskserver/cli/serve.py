@@ -54,8 +54,7 @@ from taskserver.errors import StartupError
     default=DEFAULT_WORKERS,
     type=click.IntRange(1, MAX_WORKERS),
     envvar="TASKSERVER_WORKERS",
-    help="Processes that answer requests. With more than one, the first process commits for all and replaces those"
-    " that die.",
+    help="Processes that answer requests. The first one commits for all, and replaces others that die.",
 )
 @option("--access-log", is_flag=True, envvar="TASKSERVER_ACCESS_LOG", help="Log every request to standard error.")
 def serve(**options: object) -> None:

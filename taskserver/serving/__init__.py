@@ -9,7 +9,7 @@ from collections.abc import Callable
 from taskserver.config import Settings
 from taskserver.serving.alone import serve_alone
 from taskserver.serving.process import allow_connections
-from taskserver.serving.supervisor import supervise
+from taskserver.serving.supervisor import serve_with_workers
 
 Say = Callable[[str], None]
 
@@ -27,4 +27,4 @@ async def serve(settings: Settings, say: Say) -> None:
     if settings.workers == 1:
         await serve_alone(settings, say, stop)
     else:
-        await supervise(settings, say, stop)
+        await serve_with_workers(settings, say, stop)

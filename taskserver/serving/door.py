@@ -1,4 +1,4 @@
-"""How accepted connections get from the process that listens into those that answer: through a socket, one by one.
+"""How accepted connections get from the process that listens to those that answer: through a socket, one by one.
 
 Sharing the listening socket would spread them unevenly: who wakes first takes
 all that wait (of 2,000 that came at once 1,500 went to one of two workers). And
@@ -20,22 +20,49 @@ AT_ONCE = 64  # connections taken before the event loop turns
 
 
 def hand_over(door: socket.socket, connection: socket.socket) -> bool:
-    """Give a connection away; tell whether it was taken. The caller's copy stays its to close."""
+    """Give a connection away; tell whether it was taken. If not, it stays the caller's."""
     try:
         socket.send_fds(door, [CONNECTION], [connection.fileno()])
     except OSError:  # the worker has too many before it, or is gone
         return False
+    connection.close()
     return True
 
 
-class Entrance:
-    """The worker's end of a door: each connection gets a protocol of ``make_protocol``."""
+class Reception:
+    """Where accepted connections are answered: each gets a protocol of ``make_protocol``."""
 
-    def __init__(self, door: socket.socket, make_protocol: Callable[[], asyncio.BaseProtocol]) -> None:
-        self._door = door
+    def __init__(self, make_protocol: Callable[[], asyncio.BaseProtocol]) -> None:
         self._make_protocol = make_protocol
         self._loop = asyncio.get_running_loop()
         self._entering: set[asyncio.Task[None]] = set()
+
+    def take(self, connection: socket.socket) -> bool:
+        """Take a connection."""
+        task = self._loop.create_task(self._enter(connection))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
+        return True
+
+    async def close(self) -> None:
+        """Return when those that were taken have their protocols."""
+        if self._entering:
+            await asyncio.wait(self._entering)
+
+    async def _enter(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._make_protocol, connection)
+        except OSError:  # the client has left already
+            connection.close()
+
+
+class Entrance:
+    """The worker's end of a door: what comes through is taken to a reception."""
+
+    def __init__(self, door: socket.socket, reception: Reception) -> None:
+        self._door = door
+        self._reception = reception
+        self._loop = asyncio.get_running_loop()
 
     def open(self) -> None:
         """Take connections from now on, and tell the other side."""
@@ -48,8 +75,7 @@ class Entrance:
         self._take()
         self._loop.remove_reader(self._door)
         self._door.close()
-        if self._entering:
-            await asyncio.wait(self._entering)
+        await self._reception.close()
 
     def _take(self) -> None:
         for _ in range(AT_ONCE):
@@ -63,15 +89,7 @@ class Entrance:
             if not descriptors:
                 log.error("a connection was lost: this process has too many open files")
             for descriptor in descriptors:
-                task = self._loop.create_task(self._enter(socket.socket(fileno=descriptor)))
-                self._entering.add(task)
-                task.add_done_callback(self._entering.discard)
-
-    async def _enter(self, connection: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(self._make_protocol, connection)
-        except OSError:  # the client has left already
-            connection.close()
+                self._reception.take(socket.socket(fileno=descriptor))
 
 
 async def opened(door: socket.socket) -> bool:

@@ -1,4 +1,4 @@
-"""The process that commits, listens, and keeps the workers running, which answer."""
+"""The first of several processes: it commits for all, hands out the connections, and replaces workers that die."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from collections.abc import Callable, Sequence
 
 from taskserver.config import Settings
 from taskserver.errors import StartupError
-from taskserver.keys import Keys
 from taskserver.serving.assignment import Assignment
-from taskserver.serving.door import AT_ONCE, hand_over, opened
+from taskserver.serving.door import AT_ONCE, Reception, hand_over, opened
 from taskserver.serving.firstkey import ensure_admin
 from taskserver.serving.listening import listen, url_of
+from taskserver.serving.process import make_runner
 from taskserver.store import SharedStore
 from taskserver.stores import open_shared_store
-from taskserver.upkeep import Upkeep
-from taskserver.wakeup import LocalWakeup
+from taskserver.web.app import make_app, make_services
 
 log = logging.getLogger(__name__)
 
 START_LIMIT = 60.0  # seconds until a worker takes connections; half of one is usual
 STABLE = 10.0  # seconds; a worker that lived so long is replaced at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before one that did not is replaced
-MOST_FAILURES = 10  # starts in a row that lead to nothing, while no worker is left
 STOP_MARGIN = 0.5  # seconds beyond the time that a worker gives its clients
-BUSY_PAUSE = 0.01  # seconds; while no worker takes a connection
 ACCEPT_PAUSE = 1.0  # seconds; while none can be accepted
 
 # The worker finds its modules where this process finds them, and not in the working directory.
 _START = "import sys; sys.path[:] = sys.argv[2:]; from taskserver.serving.worker import main; main()"
 
 
-async def supervise(settings: Settings, say: Callable[[str], None], stop: asyncio.Event) -> None:
-    """Serve with several workers until ``stop``. Raises StartupError."""
+async def serve_with_workers(settings: Settings, say: Callable[[str], None], stop: asyncio.Event) -> None:
+    """Serve with several processes, of which this is the first, until ``stop``. Raises StartupError."""
     store = await open_shared_store(settings.database, synchronous=settings.synchronous)
     try:
-        await ensure_admin(settings, Keys(store, LocalWakeup()), say)
+        services = make_services(settings, store)
+        await ensure_admin(settings, services.keys, say)
         listeners = await listen(settings)
-        upkeep = Upkeep(store, settings.timing)
-        store.listen(upkeep.committed)
-        await upkeep.start()
+        runner = make_runner(make_app(services), settings)
+        await runner.setup()
+        assert runner.server is not None
+        supervisor = Supervisor(settings, store, listeners, Reception(runner.server), stop)
         try:
-            await Supervisor(settings, store, listeners, stop).run(say)
+            await supervisor.run(say)
         finally:
-            await upkeep.close()
+            # All processes answer their waits at the same time.
+            await asyncio.gather(supervisor.close(), runner.cleanup())
     finally:
         await store.close()
 
 
 class Worker:
-    """One worker process."""
+    """One of the other processes."""
 
     def __init__(self, process: asyncio.subprocess.Process, door: socket.socket) -> None:
         self._process = process
@@ -75,7 +75,7 @@ class Worker:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 pass_fds=(*invitation.descriptors, theirs.fileno()),
-                start_new_session=True,  # Ctrl-C is for the supervisor
+                start_new_session=True,  # Ctrl-C is for the first process
             )
         except BaseException:
             door.close()
@@ -103,7 +103,7 @@ class Worker:
             return False
 
     def take(self, connection: socket.socket) -> bool:
-        """Give it a connection; tell whether it has taken it."""
+        """Give it a connection; tell whether it takes it."""
         return hand_over(self._door, connection)
 
     def signal(self, number: int) -> None:
@@ -121,54 +121,67 @@ class Worker:
 
 
 class Supervisor:
-    """Keeps as many workers running as the settings say, and gives each its share of the connections."""
+    """Keeps the other processes running, and gives each one, and this one, its share of the connections."""
 
     def __init__(
-        self, settings: Settings, store: SharedStore, listeners: Sequence[socket.socket], stop: asyncio.Event
+        self,
+        settings: Settings,
+        store: SharedStore,
+        listeners: Sequence[socket.socket],
+        reception: Reception,
+        stop: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._store = store
         self._listeners = listeners
         self._stop = stop
+        self._reception = reception
         self._workers: set[Worker] = set()  # whose processes run
-        self._ready: deque[Worker] = deque()  # who take connections; the first one is due next
-        self._any_ready = asyncio.Event()
-        self._all_ready = asyncio.Event()
-        self._failures = 0  # starts in a row that led to nothing
+        self._takers: deque[Reception | Worker] = deque([reception])  # of connections; the last one had the last one
+        self._complete = asyncio.Event()  # every worker has been ready
+        self._accepting: list[asyncio.Task[None]] = []
+        self._keepers: list[asyncio.Task[None]] = []
 
     async def run(self, say: Callable[[str], None]) -> None:
-        """Serve until told to stop. Raises StartupError if the workers cannot start (any more)."""
-        address = self._listeners[0].getsockname()
-        keepers = [asyncio.create_task(self._keep()) for _ in range(self._settings.workers)]
-        accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
-        try:
-            await _first_of(self._all_ready, self._stop, keepers)
-            if self._all_ready.is_set():
-                say(f"listening on {url_of(address)}")
-                await _first_of(self._stop, self._stop, keepers)
-            say("stopping")
-        finally:
-            self._stop.set()
-            await self._close(keepers, accepting)
+        """Serve until told to stop. Raises StartupError if the workers cannot start."""
+        self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._settings.workers - 1)]
+        await self._until(self._complete)
+        if self._complete.is_set():
+            say(f"listening on {url_of(self._listeners[0].getsockname())}")
+            self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+            await self._until(self._stop)
+        say("stopping")
+        await self._stop_accepting()
 
-    async def _close(self, keepers: Sequence[asyncio.Task[None]], accepting: Sequence[asyncio.Task[None]]) -> None:
-        for task in accepting:
-            task.cancel()
-        await asyncio.gather(*accepting, return_exceptions=True)
-        for listener in self._listeners:
-            listener.close()
+    async def close(self) -> None:
+        """End all workers. What they still have committed needs the store."""
+        self._stop.set()
+        await self._stop_accepting()
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
-        await asyncio.wait(keepers, timeout=self._settings.timing.shutdown + STOP_MARGIN)
+        if self._keepers:
+            await asyncio.wait(self._keepers, timeout=self._settings.timing.shutdown + STOP_MARGIN)
         for worker in self._workers:
             log.error("worker %d does not end; it is killed", worker.pid)
             worker.signal(signal.SIGKILL)
-        await asyncio.gather(*keepers, return_exceptions=True)
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    async def _until(self, event: asyncio.Event) -> None:
+        """Return when an event is set or this is to stop. Raises what a keeper failed with."""
+        waiting = [asyncio.create_task(one.wait()) for one in (event, self._stop)]
+        try:
+            await asyncio.wait([*waiting, *self._keepers], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        for keeper in self._keepers:
+            if keeper.done():
+                keeper.result()
 
     # --- processes ---------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Keep one worker running until told to stop."""
+        """Keep one worker running until told to stop. Raises StartupError if the first ones do not get to work."""
         loop = asyncio.get_running_loop()
         short_lives = 0
         while not self._stop.is_set():
@@ -176,9 +189,10 @@ class Supervisor:
             how = await self._run_one()
             if self._stop.is_set():
                 return
-            short_lives = short_lives + 1 if loop.time() - began < STABLE else 0
-            self._check_failures(how)
+            if not self._complete.is_set():
+                raise StartupError(f"the workers cannot start: {how}")
             log.error("%s; another one takes its place", how)
+            short_lives = short_lives + 1 if loop.time() - began < STABLE else 0
             if short_lives > 1:
                 await self._pause(min(FIRST_PAUSE * 2 ** (short_lives - 2), LONGEST_PAUSE))
 
@@ -187,32 +201,20 @@ class Supervisor:
         try:
             worker = await Worker.start(self._settings, self._store)
         except OSError as error:
-            self._failures += 1
             return f"a worker could not be started: {error}"
         self._workers.add(worker)
         if self._stop.is_set():
             worker.signal(signal.SIGTERM)
         if await worker.ready():
-            self._failures = 0
-            self._ready.append(worker)
-            self._any_ready.set()
-            if len(self._ready) == self._settings.workers:
-                self._all_ready.set()
+            self._takers.append(worker)
+            if len(self._takers) == self._settings.workers:
+                self._complete.set()
             how = await worker.wait()
-            self._ready.remove(worker)
-            if not self._ready:
-                self._any_ready.clear()
+            self._takers.remove(worker)
         else:
-            self._failures += 1
             how = await worker.wait()
         self._workers.discard(worker)
         return f"worker {worker.pid} {how}"
-
-    def _check_failures(self, how: str) -> None:
-        if self._failures and not self._all_ready.is_set():
-            raise StartupError(f"the workers cannot start: {how}")
-        if self._failures >= MOST_FAILURES and not self._ready:
-            raise StartupError(f"the workers cannot start any more: {how}")
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -225,7 +227,6 @@ class Supervisor:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         for number in itertools.count(1):
-            await self._any_ready.wait()
             try:
                 connection, _ = await loop.sock_accept(listener)
             except ConnectionError:
@@ -234,30 +235,20 @@ class Supervisor:
                 log.error("cannot accept connections: %s", error)
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
-            with connection:
-                await self._give(connection)
+            self._give(connection)
             if number % AT_ONCE == 0:
-                await asyncio.sleep(0)  # accepting does not wait while there are more: let commits go on
+                await asyncio.sleep(0)  # accepting does not wait while there are more: let other things go on
 
-    async def _give(self, connection: socket.socket) -> None:
-        """Give a connection to the worker that is due, or to the next one that takes it."""
-        while True:
-            await self._any_ready.wait()
-            for _ in range(len(self._ready)):
-                self._ready.rotate(-1)
-                if self._ready[0].take(connection):
-                    return
-            await asyncio.sleep(BUSY_PAUSE)
+    def _give(self, connection: socket.socket) -> None:
+        """Give a connection to who is due, or else to the next one that takes it; this process always does."""
+        self._takers.rotate(-1)
+        while not self._takers[-1].take(connection):
+            self._takers.rotate(-1)
 
-
-async def _first_of(event: asyncio.Event, other: asyncio.Event, keepers: Sequence[asyncio.Task[None]]) -> None:
-    """Return when one of the events is set. Raises what a keeper failed with."""
-    waiting = [asyncio.create_task(one.wait()) for one in (event, other)]
-    try:
-        await asyncio.wait([*waiting, *keepers], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
+    async def _stop_accepting(self) -> None:
+        for task in self._accepting:
             task.cancel()
-    for keeper in keepers:
-        if keeper.done():
-            keeper.result()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
+        await self._reception.close()

@@ -1,4 +1,4 @@
-"""A worker: answers requests, and has the supervisor commit."""
+"""A worker: answers requests, and has the first process commit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 import uvloop
 
 from taskserver.serving.assignment import Assignment
-from taskserver.serving.door import Entrance
+from taskserver.serving.door import Entrance, Reception
 from taskserver.serving.process import allow_connections, log_to_stderr, make_runner
 from taskserver.stores import join_store
 from taskserver.web.app import make_app, make_services
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """The whole life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the supervisor, who says when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process says when to stop
     try:
-        assignment = pickle.load(sys.stdin.buffer)  # noqa: S301 - the supervisor's
+        assignment = pickle.load(sys.stdin.buffer)  # noqa: S301 - the first process's
     except EOFError:
-        return  # the supervisor is gone
+        return  # the first process is gone
     log_to_stderr()
     uvloop.run(work(assignment))
 
@@ -44,7 +44,7 @@ async def work(assignment: Assignment) -> None:
         await runner.setup()
         try:
             assert runner.server is not None
-            entrance = Entrance(socket.socket(fileno=assignment.door), runner.server)
+            entrance = Entrance(socket.socket(fileno=assignment.door), Reception(runner.server))
             entrance.open()
             await stop.wait()
             await entrance.close()
@@ -56,5 +56,5 @@ async def work(assignment: Assignment) -> None:
 
 def _leave() -> None:
     """End at once, without a word to anybody: nothing can be committed any more, and somebody else serves soon."""
-    log.error("the supervisor is gone; process %d ends", os.getpid())
+    log.error("the first process is gone; worker %d ends", os.getpid())
     os._exit(1)

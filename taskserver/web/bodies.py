@@ -24,6 +24,8 @@ async def read_body(request: web.Request) -> bytes:
         raise TooLarge(f"the body is larger than {limit} bytes")
     # aiohttp counts while it reads (after decompression too) and gives up at client_max_size, which is the same limit.
     if request.content_length is not None or not request.body_exists:
+        if request.content.is_eof():  # it came with the head, as small ones do: there is nothing to wait for
+            return request.content.read_nowait()
         return await request.read()
     return await read_watched(request, request.read(), LOOK, _nothing_more)
 

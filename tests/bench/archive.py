@@ -1,16 +1,15 @@
-"""A database with a long output that has ended, made by our own server."""
+"""A long output that has ended."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import sqlite3
-import tempfile
 import time
 from pathlib import Path
 
 from tests.bench.load import ANSWER_LIMIT, LoadError, answer, connections
+from tests.bench.prepared import DATABASE, Prepared
 from tests.bench.samples import text
 from tests.bench.servers import Bench
 from tests.bench.wire import build_chunk
@@ -21,39 +20,34 @@ SEAL_LIMIT = 120.0  # seconds
 SEAL_LOOK = 0.1
 
 
-class Archive:
-    """A finished and sealed task of ``lines`` lines; made when it is first asked for, and gone with the process."""
+class Archive(Prepared):
+    """A finished and sealed task of ``lines`` lines (scaled), made by our own server."""
 
     def __init__(self, lines: int) -> None:
+        super().__init__()
         self.lines = lines
-        self._folder: Path | None = None
 
-    async def folder(self, bench: Bench) -> Path:
-        """Where its database lies; ``Bench.ours_in`` serves it."""
-        if self._folder is None:
-            directory = tempfile.TemporaryDirectory(dir=bench.folder)
-            atexit.register(directory.cleanup)
-            folder = Path(directory.name)
-            await self._fill(bench, folder)
-            self._folder = folder
-        return self._folder
+    def size(self, bench: Bench) -> int:
+        """How many lines there are."""
+        return bench.scaled(self.lines)
 
-    async def _fill(self, bench: Bench, folder: Path) -> None:
+    async def fill(self, bench: Bench, folder: Path) -> None:
         with bench.ours_in(folder) as target:
             async with connections(target.port, 1) as (client,):
                 await client.ask(target.post("/v1/tasks", b'{"id": "%s"}' % TASK.encode(), "application/json"))
                 response = client.expect()
                 client.send(target.post_chunked(f"/v1/tasks/{TASK}/output"))
-                for first in range(0, self.lines, PIECE):
-                    client.send(build_chunk(text(first, min(PIECE, self.lines - first))))
+                lines = self.size(bench)
+                for first in range(0, lines, PIECE):
+                    client.send(build_chunk(text(first, min(PIECE, lines - first))))
                     await asyncio.wait_for(client.drain(), ANSWER_LIMIT)
                 client.send(build_chunk(b""))
                 await answer(response)
                 await client.ask(target.post(f"/v1/tasks/{TASK}/finish", b'{"code": 0}', "application/json"))
-            await _sealed(folder / "tasks.db")
+            await sealed(folder / DATABASE)
 
 
-async def _sealed(file: Path) -> None:
+async def sealed(file: Path) -> None:
     """Return when the server has sealed the only task. Raises LoadError if it takes too long."""
     deadline = time.monotonic() + SEAL_LIMIT
     with contextlib.closing(sqlite3.connect(file)) as database:

@@ -185,6 +185,42 @@ async def closed_loop(
     return rate
 
 
+@dataclass(frozen=True)
+class Paced:
+    """Seconds from when each request was due to its whole answer, and the share of a core that this process used."""
+
+    times: list[float]
+    client_cpu: float
+
+
+async def paced_loop(
+    clients: Sequence[Connection], requests: Sequence[bytes], seconds: float, per_second: float
+) -> Paced:
+    """Requests at even intervals, by the connections in turn, for WARM_UP and ``seconds``.
+
+    A connection that is still waiting when its next request is due sends that
+    late, and the delay counts: a server that stops for a while is not asked
+    less because of it. Raises LoadError if an answer is no success.
+    """
+    interval = len(clients) / per_second
+    begin = time.perf_counter()
+    counted, end = begin + WARM_UP, begin + WARM_UP + seconds
+    times: list[float] = []
+
+    async def drive(client: Connection, request: bytes, due: float) -> None:
+        while due < end:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            await client.ask(request)
+            if due >= counted:
+                times.append(time.perf_counter() - due)
+            due += interval
+
+    cpu = time.process_time()
+    starts = (begin + number / per_second for number in range(len(clients)))
+    await asyncio.gather(*map(drive, clients, requests, starts))
+    return Paced(times, (time.process_time() - cpu) / (time.perf_counter() - begin))
+
+
 class _ClosedLoop:
     def __init__(self, clients: int) -> None:
         self.count = 0

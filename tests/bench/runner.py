@@ -1,4 +1,4 @@
-"""The rounds: ours and the yardstick in turn, so that a change of the machine's mood meets both."""
+"""The rounds: ours and the yardsticks in turn, so that a change of the machine's mood meets all."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import asyncio
 import gc
 import resource
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tests.bench.figure import Figure, Sample
+from tests.bench.figure import Figure, Sample, Yardstick
 from tests.bench.load import LoadError
 from tests.bench.servers import TICKS, Bench
 from tests.bench.summary import Result, Round
 
 SAMPLE_LIMIT = 180.0  # seconds for one side of one round, start and stop of the server included
+PREPARE_LIMIT = 600.0  # seconds to make the databases of a figure, once
 OTHER_FILES = 100  # file descriptors beside the connections: databases, pipes, libraries
 
 Say = Callable[[str], None]
 
 
-def pick(figures: Sequence[Figure], only: str | None) -> list[Figure]:
+def pick(figures: Sequence[Figure], only: str | None, plot: bool = False) -> list[Figure]:
     """The figures whose names match one of the patterns in ``only``, separated by commas; without it, all.
 
+    Those that are there for a curve only must be named, or wanted for a ``plot``.
     Raises ValueError for a pattern that matches none.
     """
     if only is None:
-        return list(figures)
+        return [figure for figure in figures if plot or not figure.only_plotted]
     picked: dict[str, Figure] = {}
     for pattern in only.split(","):
         matching = {figure.name: figure for figure in figures if fnmatchcase(figure.name, pattern.strip())}
@@ -41,36 +43,36 @@ async def run(figures: Sequence[Figure], bench: Bench, rounds: int, say: Say) ->
     """Measure each figure; one that cannot be measured says why and does not stop the others."""
     results = []
     for figure in figures:
+        yardsticks = figure.yardsticks(bench)
         trouble = _not_enough_files(figure)
         done: list[Round] = []
         if not trouble:
             try:
-                done = await _rounds(figure, bench, rounds, say)
+                await asyncio.wait_for(figure.prepare(bench), PREPARE_LIMIT)
+                done = await _rounds(figure, yardsticks, bench, rounds, say)
             except (LoadError, OSError, asyncio.TimeoutError) as error:
                 trouble = f"{type(error).__name__}: {error}"
         if trouble:
             say(f"{figure.name}: {trouble}")
-        results.append(Result(figure, done, trouble))
+        results.append(Result(figure, yardsticks, done, trouble))
     return results
 
 
-async def _rounds(figure: Figure, bench: Bench, rounds: int, say: Say) -> list[Round]:
+async def _rounds(figure: Figure, yardsticks: Sequence[Yardstick], bench: Bench, rounds: int, say: Say) -> list[Round]:
     done = []
+    sides = [figure.ours, *(yardstick.measure for yardstick in yardsticks)]
     for number in range(rounds):
         say(f"{figure.name}, round {number + 1} of {rounds}")
         others = watch_others()
-        # Who goes first changes: neither side always finds what the other one left.
-        if number % 2 == 0:
-            ours = await _sample(figure.ours(bench))
-            yardstick = await _sample(figure.yardstick(bench))
-        else:
-            yardstick = await _sample(figure.yardstick(bench))
-            ours = await _sample(figure.ours(bench))
-        done.append(Round(ours, yardstick, others()))
+        # Who goes first changes: no side always finds what another one left.
+        turn = sides if number % 2 == 0 else sides[::-1]
+        samples = [await _sample(measure(bench)) for measure in turn]
+        ours, *theirs = samples if number % 2 == 0 else samples[::-1]
+        done.append(Round(ours, theirs, others()))
     return done
 
 
-async def _sample(measuring: Coroutine[None, None, Sample]) -> Sample:
+async def _sample(measuring: Awaitable[Sample]) -> Sample:
     """One sample, with this process' garbage collector out of the way."""
     gc.collect()
     gc.disable()

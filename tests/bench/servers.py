@@ -21,6 +21,7 @@ SYNCHRONOUS = "full"  # an acknowledged line survives a power failure: what the 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STOP_LIMIT = 10.0
+NO_KEY = "x" * 47  # as long as one of our keys, so that all sides parse the same number of bytes
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ class Target:
     pid: int
     key: str
 
-    def headers(self, content_type: str | None = None) -> dict[str, str]:
+    def headers(self, content_type: str | None = None, accept: str = "*/*") -> dict[str, str]:
         """What every request carries, of the same length for every target."""
-        headers = {"Host": f"127.0.0.1:{self.port}", "Authorization": f"Key {self.key}", "Accept": "*/*"}
+        headers = {"Host": f"127.0.0.1:{self.port}", "Authorization": f"Key {self.key}", "Accept": accept}
         return headers if content_type is None else {**headers, "Content-Type": content_type}
 
-    def get(self, target: str) -> bytes:
+    def get(self, target: str, accept: str = "*/*") -> bytes:
         """A GET request."""
-        return build_request("GET", target, self.headers())
+        return build_request("GET", target, self.headers(accept=accept))
 
     def post(self, target: str, body: bytes, content_type: str = "text/plain") -> bytes:
         """A POST request with a body of known length."""
@@ -86,10 +87,22 @@ class Bench:
     Attributes:
         folder: where databases lie, each measurement in a folder of its own.
         seconds: how long throughput is measured at a time.
+        scale: the share of what figures on much stored output say they store.
+        nginx: the program, with its nchan module, if it is there to be measured beside.
+        durable_streams: the folder in which npm has installed @durable-streams/server, if it is there.
+        build: a shell command whose output is stored, in the place of our own build.
     """
 
     folder: Path
     seconds: float
+    scale: float = 1.0
+    nginx: Path | None = None
+    durable_streams: Path | None = None
+    build: str | None = None
+
+    def scaled(self, count: int) -> int:
+        """How many of something that is stored by the million."""
+        return max(1, round(count * self.scale))
 
     @contextlib.contextmanager
     def ours(self) -> Iterator[Target]:
@@ -107,27 +120,31 @@ class Bench:
     @contextlib.contextmanager
     def bare(self) -> Iterator[Target]:
         """The bare aiohttp server."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.bare"], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
-        )
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise LoadError("the bare server did not start")
-            # As long as one of our keys, so that both sides parse the same number of bytes.
-            yield Target(int(line), process.pid, "x" * 47)
-        finally:
-            process.kill()
-            process.wait(STOP_LIMIT)
-            assert process.stdout is not None
-            process.stdout.close()
+        with announced([sys.executable, "-m", "tests.bench.bare"], "the bare server") as target:
+            yield target
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """An empty folder that is gone afterwards."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             yield Path(folder)
+
+
+@contextlib.contextmanager
+def announced(command: list[str], what: str) -> Iterator[Target]:
+    """A yardstick's server that prints its port, which is the first line that it prints, and serves until killed."""
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise LoadError(f"{what} did not start")
+        yield Target(int(line), process.pid, NO_KEY)
+    finally:
+        process.kill()
+        process.wait(STOP_LIMIT)
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def sync_latency(folder: Path) -> float:

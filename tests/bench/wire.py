@@ -7,6 +7,8 @@ from dataclasses import dataclass
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"\r\ncontent-length:"
 _CHUNKED = b"\r\ntransfer-encoding: chunked"
+_EVENTS = b"\r\ncontent-type: text/event-stream"
+_EVENT_END = b"\n\n"
 
 
 class ProtocolError(Exception):
@@ -41,10 +43,12 @@ def build_chunk(data: bytes) -> bytes:
 class ResponseReader:
     """Puts responses together, by Content-Length or chunked, one request being under way at a time.
 
-    Of a chunked body that goes on, ``take_chunks`` gives what is there.
+    Of a chunked body that goes on, ``take_chunks`` gives what is there. So it
+    does of server-sent events in a body that ends with the connection only, as
+    nchan sends them: each whole event counts as a chunk.
     """
 
-    __slots__ = ("_at", "_buffer", "_chunked", "_length", "_parts", "_status")
+    __slots__ = ("_at", "_buffer", "_chunked", "_endless", "_length", "_parts", "_status")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -55,12 +59,16 @@ class ResponseReader:
         self._at = 0  # where the body, or what is left of it, begins
         self._length = 0
         self._chunked = False
+        self._endless = False
         self._parts: list[bytes] = []
 
     def feed(self, data: bytes) -> Response | None:
         """Take what arrived; the response if that was its last byte. Raises ProtocolError."""
         self._buffer += data
         if not self._status and not self._read_head():
+            return None
+        if self._endless:
+            self._read_events()
             return None
         if self._chunked:
             if not self._read_chunks():
@@ -81,11 +89,11 @@ class ResponseReader:
 
     def take_chunks(self) -> list[bytes]:
         """The chunks of an unfinished body that have come since the last call; they will not be in the response."""
-        parts = self._parts
-        if parts:
-            self._parts = []
-            del self._buffer[: self._at]
-            self._at = 0
+        if not self._parts:
+            return []
+        parts, self._parts = self._parts, []
+        del self._buffer[: self._at]
+        self._at = 0
         return parts
 
     def _read_head(self) -> bool:
@@ -103,6 +111,8 @@ class ResponseReader:
             self._length = int(head[start : head.index(b"\r\n", start)])
         elif _CHUNKED in head:
             self._chunked = True
+        elif _EVENTS in head:
+            self._endless = True
         elif self._status != 204:
             raise ProtocolError("a response without Content-Length and not chunked")
         return True
@@ -120,3 +130,9 @@ class ResponseReader:
                 return True
             self._parts.append(bytes(buffer[start:end]))
         return False
+
+    def _read_events(self) -> None:
+        while (end := self._buffer.find(_EVENT_END, self._at)) >= 0:
+            end += len(_EVENT_END)
+            self._parts.append(bytes(self._buffer[self._at : end]))
+            self._at = end

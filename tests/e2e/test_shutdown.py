@@ -54,9 +54,9 @@ def wait_on(server: Server, stack: contextlib.ExitStack, path: str, key: str | N
 def let_it_read(server: Server) -> None:
     """Return when the server has read the requests sent so far: it has answered one that came after them.
 
-    With several workers, each of them has: connections go to one after the other.
+    Where there are several processes, each of them has: connections go to one after the other.
     """
-    for _ in range(max(1, len(server.workers))):
+    for _ in range(1 + len(server.workers)):
         assert server.get("/healthz").status == 200
 
 

@@ -69,6 +69,10 @@ class World:
     async def end(self, run: Run, state: RunState | None = None) -> Run:
         return await self.runs.finish(ANN, run.id, run.claim, state, "")
 
+    async def ended(self, run: Run, who: Caller = ANN) -> Run:
+        """Wait for a run's end."""
+        return [now async for now, _ in self.runs.beats(who, run.id, LONG, LONG)][-1]
+
     async def waiting(self, count: int = 1) -> None:
         """Wait until so many wait."""
         await eventually(lambda: self.waits.count == count, f"{count} waits")

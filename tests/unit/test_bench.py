@@ -1,170 +1,34 @@
-"""The benchmark's own arithmetic, HTTP reader, waiting and report: a benchmark that miscounts is worse than none."""
+"""The benchmark's own HTTP reader, runner, waiting and figures: a benchmark that miscounts is worse than none."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from tests.bench import runner
 from tests.bench.__main__ import main
 from tests.bench.archive import TASK, Archive
-from tests.bench.figure import CLIENT_CPU, Figure, Metric, Sample
+from tests.bench.figure import CLIENT_CPU
 from tests.bench.figures import all_figures
 from tests.bench.figures.follow import Pages, Stream
-from tests.bench.load import SOURCES, Connection, LoadError, connections
+from tests.bench.load import SOURCES, Connection, LoadError, connections, paced_loop
+from tests.bench.rivals import durable_streams_version, nginx_version
 from tests.bench.runner import allow_files, pick, run
 from tests.bench.servers import Bench, Target
-from tests.bench.summary import Result, Round, Spread, percentile, report
-from tests.bench.table import number, show
-from tests.bench.waiting import Streams, Woken, typical
+from tests.bench.waiting import Streams
 from tests.bench.wire import ProtocolError, Response, ResponseReader, build_chunk, build_request
-
-RATE = Metric("rate", "", "polls/s", more_is_better=True)
-CPU = Metric("cpu", "CPU", "%", more_is_better=False, has_ratio=False)
-EXTRA = Metric("rate", "extra", "%", more_is_better=False, has_difference=True)
-
-
-class Fake(Figure):
-    """A figure whose numbers are known: ours is always half of the yardstick's."""
-
-    name = "fake"
-    against = "twice of it"
-    note = "Nothing is measured."
-    metrics: tuple[Metric, ...] = (RATE, CPU)
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    async def ours(self, bench: Bench) -> Sample:
-        self.calls.append("ours")
-        return {"rate": 10.0 * len(self.calls), "cpu": 1.5, CLIENT_CPU: 0.25}
-
-    async def yardstick(self, bench: Bench) -> Sample:
-        self.calls.append("yardstick")
-        return {"rate": 20.0 * len(self.calls), "cpu": 0.0, CLIENT_CPU: 0.95}
-
-
-class Broken(Fake):
-    """A figure whose server goes away."""
-
-    name = "broken"
-
-    async def yardstick(self, bench: Bench) -> Sample:
-        raise ConnectionResetError("gone")
-
-
-class Beyond(Fake):
-    """A figure of which the difference counts."""
-
-    metrics = (EXTRA,)
-
-
-class Crowded(Fake):
-    """A figure for a machine that does not exist."""
-
-    name = "crowded"
-    connections = 2**40
-
-
-def result(*pairs: tuple[float, float]) -> Result:
-    rounds = [
-        Round({"rate": ours, "cpu": 1.0, CLIENT_CPU: 0.2}, {"rate": theirs, "cpu": 0.0, CLIENT_CPU: 0.3}, 0.1)
-        for ours, theirs in pairs
-    ]
-    return Result(Fake(), rounds)
-
-
-class TestSummary:
-    @pytest.mark.parametrize(
-        ("share", "expected"), [(0.0, 1.0), (0.5, 50.0), (0.505, 51.0), (0.99, 99.0), (0.991, 100.0), (1.0, 100.0)]
-    )
-    def test_percentile_is_a_number_that_was_measured(self, share: float, expected: float) -> None:
-        assert percentile([float(value) for value in range(1, 101)], share) == expected
-
-    def test_percentile_of_one_number(self) -> None:
-        assert [percentile([7.0], share) for share in (0.01, 0.5, 0.99)] == [7.0, 7.0, 7.0]
-
-    def test_spread(self) -> None:
-        assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
-        assert Spread.of([1.0, 2.0]) == Spread(1.5, 1.0, 2.0)
-
-    def test_ratio_is_taken_round_by_round(self) -> None:
-        """The medians' quotient would be 200/300: it pairs numbers of different rounds."""
-        measured = result((100, 400), (200, 200), (300, 300))
-        assert measured.ratio(RATE) == Spread(1.0, 0.25, 1.0)
-        assert (measured.ours(RATE).median, measured.yardstick(RATE).median) == (200, 300)
-
-    def test_no_ratio_where_it_means_nothing(self) -> None:
-        assert result((1, 1)).ratio(CPU) is None
-        assert result((1, 1), (1, 0)).ratio(RATE) is None
-
-    def test_difference_in_the_place_of_a_ratio(self) -> None:
-        measured = result((5, 2), (7, 3))
-        assert measured.difference(EXTRA) == Spread(3.5, 3, 4)
-        assert measured.ratio(EXTRA) is None
-        assert measured.difference(RATE) is None
-
-    def test_latencies_are_medians_of_the_wakes(self) -> None:
-        sample = typical([Woken([0.001, 0.002, 0.004], 0.1), Woken([0.003, 0.004, 0.008], 0.3)])
-        assert sample == pytest.approx({"p50": 3.0, "p99": 6.0, "max": 6.0, CLIENT_CPU: 0.3})
-
-    def test_report_has_every_number(self) -> None:
-        document = report([result((10, 20), (30, 20)), Result(Broken(), trouble="gone")], {"cores": 2})
-        rate, cpu = document["rows"]
-        assert rate["ours"] == {"median": 20, "all": [10, 30]}
-        assert rate["yardstick"] == {"median": 20, "all": [20, 20]}
-        assert rate["ratio"] == {"median": 1.0, "min": 0.5, "max": 1.5}
-        assert (rate["figure"], rate["metric"], rate["unit"], rate["rounds"]) == ("fake", "rate", "polls/s", 2)
-        assert (rate["client_cpu"], rate["others"]) == ((0.2, 0.3), 0.1)
-        assert (cpu["ratio"], cpu["difference"]) == (None, None)
-        assert document["missing"] == [{"figure": "broken", "trouble": "gone"}]
-        assert document["environment"] == {"cores": 2}
-
-
-class TestTable:
-    def test_shows_ratio_rounds_and_notes(self) -> None:
-        text = rendered([result((10, 20), (30, 20))])
-        for part in ("cores 2", "fake", "polls/s ↑", "1.00 (0.50–1.50)", "20% / 30%", "10%", "Nothing is measured."):
-            assert part in text
-
-    def test_shows_differences_with_their_signs(self) -> None:
-        rounds = [Round({"rate": rate}, {"rate": 2.0}) for rate in (1.5, 4.0)]
-        assert "+0.75 (−0.50–+2.00)" in rendered([Result(Beyond(), rounds)])
-
-    def test_marks_a_busy_client_and_a_noisy_machine(self) -> None:
-        busy = Round({"rate": 1.0, "cpu": 1.0, CLIENT_CPU: 0.99}, {"rate": 1.0, "cpu": 0.0}, 0.5)
-        text = rendered([Result(Fake(), [busy])])
-        assert "99% ! / 0%" in text
-        assert "50% !" in text
-
-    def test_says_what_could_not_be_measured(self) -> None:
-        assert "not measured: gone" in rendered([Result(Broken(), trouble="gone")])
-
-    @pytest.mark.parametrize(
-        ("value", "text"), [(12345.6, "12,346"), (100.4, "100"), (12.34, "12.3"), (1.234, "1.23"), (0.0, "0.00")]
-    )
-    def test_numbers(self, value: float, text: str) -> None:
-        assert number(value) == text
-
-
-def rendered(results: list[Result]) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    console.print(show(results, {"cores": 2}))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
+from tests.unit.bench_figures import Broken, Crowded, Fake, Wide
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nServer: x\r\n\r\nhello"
 LOWER = b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno"
 EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n"
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hi\n\nid: 1\ndata: a\n\nid: 2\n"
 ANSWERS = [
     (PLAIN, Response(200, b"hello")),
     (LOWER, Response(404, b"no")),
@@ -204,6 +68,15 @@ class TestWire:
         assert reader.feed(CHUNKED[-8:]) == Response(200, b", world")
         assert reader.feed(PLAIN) == Response(200, b"hello")
 
+    def test_hands_out_events_of_a_body_without_an_end(self) -> None:
+        """That is how nchan sends them."""
+        for cut in range(1, len(EVENTS)):
+            reader = ResponseReader()
+            assert reader.feed(EVENTS[:cut]) is None
+            found = reader.take_chunks()
+            assert reader.feed(EVENTS[cut:]) is None
+            assert found + reader.take_chunks() == [b": hi\n\n", b"id: 1\ndata: a\n\n"]
+
     def test_builds_requests(self) -> None:
         assert build_request("GET", "/x", {"Host": "a"}) == b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
         expected = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
@@ -216,7 +89,19 @@ class TestRunner:
         figure = Fake()
         (measured,) = await run([figure], bench, 3, lambda _: None)
         assert figure.calls == ["ours", "yardstick", "yardstick", "ours", "ours", "yardstick"]
-        assert [(one.ours["rate"], one.yardstick["rate"]) for one in measured.rounds] == [(10, 40), (40, 60), (50, 120)]
+        rates = [(one.ours["rate"], one.yardsticks[0]["rate"]) for one in measured.rounds]
+        assert rates == [(10, 40), (40, 60), (50, 120)]
+
+    async def test_several_yardsticks_are_measured_in_the_same_rounds(self, bench: Bench) -> None:
+        figure = Wide()
+        (measured,) = await run([figure], bench, 2, lambda _: None)
+        assert figure.calls == ["ours", "yardstick", "rival", "rival", "yardstick", "ours"]
+        beside = [(one.yardstick.name, one.metric.key, one.pairs) for one in measured.comparisons()]
+        assert beside == [
+            ("bare aiohttp", "rate", [(10, 40), (60, 100)]),
+            ("bare aiohttp", "cpu", [(1.5, 0), (1.5, 0)]),
+            ("rival", "rate", [(10, 90), (60, 120)]),
+        ]
 
     async def test_a_figure_that_fails_does_not_stop_the_others(self, bench: Bench) -> None:
         said: list[str] = []
@@ -295,6 +180,13 @@ class TestWaiting:
                 with pytest.raises(LoadError, match="1 of 1 clients were answered before the wake"):
                     await streams.begin_each([target.get("/events")])
 
+    async def test_paced_requests_are_measured_from_when_they_were_due(self, bench: Bench) -> None:
+        with bench.bare() as target:
+            async with connections(target.port, 4) as clients:
+                paced = await paced_loop(clients, [target.get("/get")] * 4, 0.5, per_second=100)
+        assert 0 < len(paced.times) <= 50
+        assert all(duration > 0 for duration in paced.times)
+
     async def test_connections_come_from_many_addresses(self) -> None:
         sources: list[str] = []
 
@@ -341,14 +233,32 @@ class TestFigures:
         assert len(set(names)) == len(names)
         assert {"polls", "appends", "bulk", "bulk-live", "wake-end-10000", "wake-sse-1000", "idle-10000"} <= set(names)
         assert {"airflow-end-1000", "airflow-idle-1000", "follow-text", "read", "catchup"} <= set(names)
+        assert {"seek", "growth-100000", "disk", "sealing"} <= set(names)
         for figure in figures:
             assert figure.note
             assert figure.against
             assert figure.metrics
+            assert {goal.key for goal in figure.goals} <= {metric.key for metric in figure.metrics}
+
+    def test_optional_yardsticks_are_there_with_their_software(self, tmp_path: Path) -> None:
+        with_all = Bench(tmp_path, 1.0, nginx=Path("nginx"), durable_streams=tmp_path)
+        beside = {figure.name: [one.name for one in figure.yardsticks(with_all)] for figure in all_figures()}
+        for name in ("wake-end-10000", "wake-append-10000", "wake-sse-10000", "airflow-end-10000"):
+            assert beside[name] == ["bare aiohttp", "nchan"]
+        assert beside["appends"] == ["bare aiohttp", "durable-streams"]
+        assert all(len(figure.yardsticks(Bench(tmp_path, 1.0))) == 1 for figure in all_figures())
 
     def test_pick(self) -> None:
         figures = all_figures()
-        assert pick(figures, None) == figures
+        assert pick(figures, None, plot=True) == figures
+        assert {one.name for one in figures} - {one.name for one in pick(figures, None)} == {
+            "wake-append-100",
+            "wake-append-300",
+            "wake-append-3000",
+            "growth-1000",
+            "growth-10000",
+        }
+        assert [one.name for one in pick(figures, "growth-1000")] == ["growth-1000"]
         assert [one.name for one in pick(figures, "polls,idle-*,polls")] == ["polls", "idle-10000"]
         with pytest.raises(ValueError, match=r"no figure is called 'nothing'.*polls"):
             pick(figures, "polls,nothing")
@@ -359,3 +269,36 @@ class TestFigures:
         refused = CliRunner().invoke(main, ["--only", "nothing"])
         assert refused.exit_code == 2
         assert "no figure is called" in refused.output
+
+
+class TestRivals:
+    """What can be told of optional yardsticks where they are not installed."""
+
+    def test_a_program_that_is_no_nginx_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(LoadError, match="cannot run"):
+            nginx_version(tmp_path / "nginx")
+
+    @pytest.mark.parametrize("arguments", ["", " --with-http_ssl_module --modules-path=/nowhere"])
+    def test_an_nginx_without_nchan_is_refused(self, tmp_path: Path, arguments: str) -> None:
+        with pytest.raises(LoadError, match="has no nchan module"):
+            nginx_version(self.program(tmp_path, f"nginx version: nginx/1.2.3\nconfigure arguments:{arguments}"))
+
+    def test_nchan_may_be_a_module_or_built_in(self, tmp_path: Path) -> None:
+        (tmp_path / "ngx_nchan_module.so").touch()
+        for arguments in (f"--modules-path={tmp_path} --x", "--add-module=../nchan-1.3.7"):
+            built = f"nginx version: nginx/1.2.3\nconfigure arguments: {arguments}"
+            assert nginx_version(self.program(tmp_path, built)) == "1.2.3"
+
+    def test_durable_streams_must_be_installed(self, tmp_path: Path) -> None:
+        with pytest.raises(LoadError, match="npm install --prefix"):
+            durable_streams_version(tmp_path)
+        folder = tmp_path / "node_modules" / "@durable-streams" / "server"
+        folder.mkdir(parents=True)
+        (folder / "package.json").write_text('{"name": "@durable-streams/server", "version": "0.3.7"}')
+        assert durable_streams_version(tmp_path) == "0.3.7"
+
+    def program(self, folder: Path, says: str) -> Path:
+        program = folder / "nginx"
+        program.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{says}\nEND\n")
+        program.chmod(0o700)
+        return program

@@ -1,4 +1,4 @@
-"""Runs: who may see what, claims, waits, ticks and events."""
+"""Runs: who may see what, claims, waits and events."""
 
 from __future__ import annotations
 
@@ -57,8 +57,6 @@ class TestVisibility:
             (RunNotFound, world.runs.heartbeat(BOB, run.id, CLAIM)),
             (RunNotFound, world.runs.finish(BOB, run.id, None, RunState.SUCCESS, "")),
             (RunNotFound, world.runs.create_task(BOB, Place(run.id, "load"), claim=None)),
-            (RunNotFound, world.runs.wait_end(BOB, run.id, LONG)),
-            (RunNotFound, anext(world.runs.ticks(BOB, run.id, 1))),
             (RunNotFound, anext(world.runs.beats(BOB, run.id, LONG, 1))),
             (RunNotFound, anext(world.runs.events(BOB, run.id, 0, LONG, LONG))),
             (RunNotFound, world.runs.tasks(BOB, run)),
@@ -186,7 +184,7 @@ class TestClaiming:
 class TestWaiting:
     async def test_the_end_of_a_run_ends_a_wait(self, world: World) -> None:
         run = await world.claimed()
-        waiting = asyncio.ensure_future(world.runs.wait_end(READER, run.id, LONG))
+        waiting = asyncio.ensure_future(world.ended(run, READER))
         await world.waiting()
         await world.done(run, "extract")
         await world.runs.heartbeat(ANN, run.id, CLAIM)
@@ -194,37 +192,20 @@ class TestWaiting:
         ended = await world.end(run)
         assert await asyncio.wait_for(waiting, LIMIT) == ended
 
-    async def test_when_the_time_is_up_it_tells_how_the_run_stands(self, world: World) -> None:
-        run = await world.claimed()
-        assert await world.runs.wait_end(ANN, run.id, 0.05) == run
-
     async def test_a_run_that_is_deleted_is_gone(self, world: World) -> None:
         run = await world.claimed()
         waits = [
-            asyncio.ensure_future(world.runs.wait_end(ANN, run.id, LONG)),
-            asyncio.ensure_future(_last(world.runs.ticks(ANN, run.id, LONG))),
             asyncio.ensure_future(_last(world.runs.beats(ANN, run.id, LONG, LONG))),
             asyncio.ensure_future(_last(world.runs.events(ANN, run.id, 0, LONG, LONG))),
         ]
-        await world.waiting(4)
+        await world.waiting(2)
         await world.runs.delete(ANN, run.id)
         for waiting in waits:
             with pytest.raises(RunNotFound):
                 await asyncio.wait_for(waiting, LIMIT)
         assert world.waits.count == 0
 
-    async def test_ticks_tell_how_the_run_stands_and_then_its_end(self, world: World) -> None:
-        run = await world.queued()
-        states = []
-        async for now in world.runs.ticks(ANN, run.id, 0.02):
-            states.append(now.state.value)
-            if len(states) == 2:
-                await world.runs.claim(ANN, (), CLAIM, LONG, 0)
-            if len(states) == 4:
-                await world.end(now)
-        assert states == ["queued", "queued", "running", "running", "success"]
-
-    async def test_a_tick_reads_no_store(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_beat_reads_no_store(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         run = await world.claimed()
         reads = 0
 
@@ -234,23 +215,22 @@ class TestWaiting:
 
         for name in ("get_run", "find_run", "read", "run_tasks"):
             monkeypatch.setattr(world.store, name, count)
-        async with aclosing(world.runs.ticks(ANN, run.id, 0.001)) as ticks:
+        async with aclosing(world.runs.beats(ANN, run.id, LONG, 0.001)) as beats:
             for _ in range(20):
-                assert await anext(ticks) == run
+                assert await anext(beats) == (run, False)
         assert reads == 0
 
     async def test_beats_come_until_the_time_is_up(self, world: World) -> None:
         run = await world.claimed()
-        beats = [over async for _, over in world.runs.beats(ANN, run.id, 0.1, 0.02)]
-        assert beats.index(True) == len(beats) - 1 > 0
+        beats = [beat async for beat in world.runs.beats(ANN, run.id, 0.1, 0.02)]
+        assert all(now == run for now, _ in beats)
+        assert [over for _, over in beats].index(True) == len(beats) - 1 > 0
 
     async def test_too_many_are_refused_before_anything_is_told(self, tmp_path: Path) -> None:
         store = await open_store(f"sqlite:///{tmp_path}/tasks.db")
         world = World(store, Settings(limits=Limits(waiters=0)))
         run = await world.claimed()
         for attempt in (
-            world.runs.wait_end(ANN, run.id, LONG),
-            anext(world.runs.ticks(ANN, run.id, LONG)),
             anext(world.runs.beats(ANN, run.id, LONG, LONG)),
             anext(world.runs.events(ANN, run.id, 0, LONG, LONG)),
             world.runs.claim(ANN, (), None, LONG, LONG),

@@ -116,7 +116,7 @@ async def test_those_who_are_told_of_the_same_end_share_one_reading(
     monkeypatch.setattr(world.store, "run_tasks", count)
 
     async def wait() -> Any:
-        return await world.runs.results(await world.runs.wait_end(ANN, run.id, LONG), None)
+        return await world.runs.results(await world.ended(run), None)
 
     waiting = [asyncio.ensure_future(wait()) for _ in range(100)]
     await world.waiting(100)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
 
 import pytest
 
@@ -222,65 +221,3 @@ class TestOpen:
             place.revoke()
             with pytest.raises(BadCredential):
                 await wait.until(0, place.kettle.look)
-
-
-class TestTicks:
-    async def test_one_comes_at_once_then_one_each_interval_then_the_end(self) -> None:
-        place = Place()
-        seen = []
-        async for tick in place.waits.ticks(place.caller, TOPIC, 0.01, place.kettle.look):
-            seen.append(tick)
-            if len(seen) == 5:
-                place.kettle.boils = True
-        assert len(seen) == 6
-        assert seen == sorted(set(seen))
-        assert place.is_empty()
-
-    async def test_the_end_does_not_wait_for_the_interval(self) -> None:
-        place = Place()
-        ticks = place.waits.ticks(place.caller, TOPIC, LONG, place.kettle.look)
-        await anext(ticks)
-        rest = asyncio.ensure_future(anext(ticks))
-        looks = place.kettle.looks
-        await eventually(lambda: place.kettle.looks > looks)
-        place.boil()
-        assert await asyncio.wait_for(rest, LIMIT) == place.kettle.looks
-        with pytest.raises(StopAsyncIteration):
-            await anext(ticks)
-
-    async def test_of_what_has_ended_there_is_one_and_it_takes_no_place(self) -> None:
-        place = Place(Limits(waiters=0))
-        place.kettle.boils = True
-        assert [tick async for tick in place.waits.ticks(place.caller, TOPIC, LONG, place.kettle.look)] == [1]
-
-    async def test_the_last_one_always_tells_the_end(self) -> None:
-        # However the end falls between the looks: the tick that ends the ticks is one that has seen it.
-        for number in range(1, 12):
-            place = Place()
-
-            def end(place: Place = place, number: int = number) -> None:
-                place.kettle.boils = place.kettle.looks >= number
-
-            place.kettle.during = end
-            seen = [tick async for tick in place.waits.ticks(place.caller, TOPIC, 0.001, place.kettle.look)]
-            assert seen[-1] == place.kettle.looks > number
-
-    async def test_a_server_that_drains_ends_them_with_one_more(self) -> None:
-        place = Place()
-        ticks = place.waits.ticks(place.caller, TOPIC, LONG, place.kettle.look)
-        await anext(ticks)
-        place.waits.drain()
-        assert len([tick async for tick in ticks]) <= 1
-        assert place.is_empty()
-
-    async def test_too_many_are_refused_before_the_first(self) -> None:
-        place = Place(Limits(waiters=0))
-        with pytest.raises(TooManyWaiters):
-            await anext(place.waits.ticks(place.caller, TOPIC, LONG, place.kettle.look))
-
-    async def test_who_stops_taking_them_leaves_their_place(self) -> None:
-        place = Place()
-        async with aclosing(place.waits.ticks(place.caller, TOPIC, LONG, place.kettle.look)) as ticks:
-            await anext(ticks)
-            assert place.waits.count == 1
-        assert place.is_empty()

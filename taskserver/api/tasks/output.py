@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from aiohttp import web
@@ -148,11 +148,14 @@ def _last_event(header: str) -> tuple[int, bool]:
 
 def _format(request: web.Request, wanted: str | None) -> str:
     """``?format=`` if given, else what ``Accept`` gives the most weight (RFC 9110, 12.5.1), else JSON."""
-    if wanted is not None:
-        return wanted
+    return _accepted(request.headers.get("Accept", "")) if wanted is None else wanted
+
+
+@lru_cache  # clients of a kind all say the same
+def _accepted(accept: str) -> str:
     names = {media_type: name for name, media_type in FORMATS.items()} | {"*/*": "json"}
     best, best_weight = "json", 0.0
-    for item in request.headers.get("Accept", "").split(","):
+    for item in accept.split(","):
         media_type, *parameters = (part.strip().lower() for part in item.split(";"))
         weight = next((_weight(part[2:]) for part in parameters if part.startswith("q=")), 1.0)
         if media_type in names and weight > best_weight:

@@ -158,10 +158,16 @@ FIND_CHUNKS = (
     " ORDER BY first LIMIT $4"
 )
 # One argument for each column of many rows: one statement however many there are.
-ADD_CHUNKS = (
-    f"INSERT INTO chunk ({CHUNK_COLUMNS}) SELECT * FROM"
-    " unnest($1::bigint[], $2::bigint[], $3::integer[], $4::smallint[], $5::bytea[], $6::bytea[])"
-)
+_CHUNK_TYPES = ("bigint", "bigint", "integer", "smallint", "bytea", "bytea")
+
+
+def add_chunks(first_argument: int) -> str:
+    """The statement that adds chunks, with its arguments from ``$first_argument`` on."""
+    columns = ", ".join(f"${number}::{name}[]" for number, name in enumerate(_CHUNK_TYPES, first_argument))
+    return f"INSERT INTO chunk ({CHUNK_COLUMNS}) SELECT * FROM unnest({columns})"
+
+
+ADD_CHUNKS = add_chunks(1)
 
 
 def chunk_from_row(row: Row) -> Chunk:

@@ -169,7 +169,7 @@ class TaskWrites:
     # --- plumbing ------------------------------------------------------------------
 
     async def flush(self) -> None:
-        """Write what was collected, except for the chunks."""
+        """Write what was collected."""
         await self._works.flush()
 
     async def _of_run(self, run: uuid.UUID) -> list[Work]:

@@ -94,6 +94,11 @@ class PostgresTransaction:
         """Add lines to a log."""
         self._chunks += chunk_to_rows(log, chunk)
 
+    def take_chunks(self) -> list[Row]:
+        """The rows of added lines that are not written yet, for the caller to write."""
+        rows, self._chunks = self._chunks, []
+        return rows
+
     async def read_chunks(self, log: int, first: int, end: int) -> list[Chunk]:
         """All chunks that hold lines ``[first, end)``, whole: for the few lines of a retry."""
         await self._write_chunks()
@@ -105,6 +110,5 @@ class PostgresTransaction:
         await self.db.execute("DELETE FROM chunk WHERE log = ANY($1)", list(logs))
 
     async def _write_chunks(self) -> None:
-        if self._chunks:
-            rows, self._chunks = self._chunks, []
+        if rows := self.take_chunks():
             await self.db.execute(ADD_CHUNKS, *columns_of(rows))

@@ -19,6 +19,7 @@ from taskserver.stores.postgres.rows import (
     TASK_COLUMNS,
     TASK_FIELDS,
     Row,
+    add_chunks,
     columns_of,
     marks,
     task_from_row,
@@ -37,6 +38,8 @@ _UPDATE = (
     " FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[], $7::bigint[])"
     " AS new (log, state, last, started_at, lease_expires_at, cancel_requested, version) WHERE task.log = new.log"
 )
+# Appends cost one round trip less this way.
+_UPDATE_AND_ADD = f"WITH added AS ({add_chunks(8)}) {_UPDATE}"
 _END = "UPDATE task SET code = $2, error = $3, result = $4, finished_at = $5 WHERE log = $1"
 
 
@@ -140,7 +143,7 @@ class Works:
         return task
 
     async def flush(self) -> None:
-        """Write all that was collected, except for the chunks: those are the transaction's."""
+        """Write all that was collected."""
         added: list[Row] = []
         changed: list[Row] = []
         ended: list[Row] = []
@@ -160,7 +163,10 @@ class Works:
             work.stored, work.ended, work.changed = True, task.finished, False
         if added:
             await self._tx.db.executemany(_INSERT, added)
-        if changed:
+        chunks = self._tx.take_chunks() if changed else []
+        if chunks:
+            await self._tx.db.execute(_UPDATE_AND_ADD, *columns_of(changed), *columns_of(chunks))
+        elif changed:
             await self._tx.db.execute(_UPDATE, *columns_of(changed))
         if ended:
             await self._tx.db.executemany(_END, ended)

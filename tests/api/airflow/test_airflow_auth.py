@@ -153,7 +153,7 @@ async def test_what_is_not_valid_is_refused_before_the_request_is_looked_at(airf
         f"{head}.{claims}.{signature[::-1]}",
         f"{head}.{claims[:-2]}.{signature}",
         jwt.encode({"sub": key_id, "exp": later}, "k" * 32, "HS256"),
-        jwt.encode({"sub": key_id, "exp": later}, None, "none"),
+        jwt.encode({"sub": key_id, "exp": later}, "", "none"),
         jwt.encode({"sub": key_id, "exp": later}, secret, "HS512"),
         await sign(airflow, sub=key_id),
         await sign(airflow, exp=later),

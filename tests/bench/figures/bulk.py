@@ -10,7 +10,7 @@ from pathlib import Path
 
 from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.rows import INSERT_CHUNK, chunk_key
-from tests.bench.figure import CLIENT_CPU, Figure, Metric, Sample
+from tests.bench.figure import CLIENT_CPU, Figure, Goal, Metric, Sample
 from tests.bench.load import ANSWER_LIMIT, Connection, answer, closed_loop, connections
 from tests.bench.samples import text
 from tests.bench.servers import SYNCHRONOUS, Bench, Target
@@ -34,7 +34,9 @@ class Bulk(Figure):
         "a plain sqlite3 loop, no HTTP and nothing to encode, that writes the same chunks into the same schema with the"
         f" same settings (synchronous={SYNCHRONOUS}), one chunk row and one task update per commit"
     )
+    beside = "sqlite3 loop"
     metrics = (Metric("rate", "", "lines/s", more_is_better=True),)
+    goals = (Goal("rate", 0.5),)
 
     def __init__(self) -> None:
         self._chunks: list[StoredChunk] = []

@@ -16,7 +16,7 @@ from typing import IO
 from taskserver.config import KIB, MAX_OUTPUT_LIMIT, MIB
 from tests.bench.archive import TASK, Archive
 from tests.bench.bare import PIECE
-from tests.bench.figure import CLIENT_CPU, Figure, Metric, Sample
+from tests.bench.figure import CLIENT_CPU, Figure, Goal, Metric, Sample
 from tests.bench.load import ANSWER_LIMIT, LoadError, connections
 from tests.bench.servers import Bench, Target
 
@@ -43,6 +43,8 @@ class Reading(Figure):
         Metric("memory", "memory", "MiB", more_is_better=False, has_ratio=False),
     )
 
+    goals = (Goal("rate", 0.5), Goal("memory", 64.0))
+
     def __init__(self, archive: Archive, name: str, what: str) -> None:
         self.name = name
         self.note = (
@@ -58,6 +60,9 @@ class Reading(Figure):
     async def read(self, target: Target, copy: IO[bytes] | None = None) -> int:
         """Read everything from ours; return how many bytes that was. ``copy`` gets them."""
 
+    async def prepare(self, bench: Bench) -> None:
+        await self._archive.folder(bench)
+
     async def ours(self, bench: Bench) -> Sample:
         folder = await self._archive.folder(bench)
         if not self._size:
@@ -65,7 +70,7 @@ class Reading(Figure):
                 self._size = await self.read(target, file)
         # A new process: one that has answered this before has memory left over from it.
         with bench.ours_in(folder) as target:
-            await _warm_up(target, target.get(f"/v1/tasks/{TASK}/output?first={self._archive.lines - 20}"))
+            await _warm_up(target, target.get(f"/v1/tasks/{TASK}/output?first={self._archive.size(bench) - 20}"))
             return await self._measure(target, lambda: self.read(target))
 
     async def yardstick(self, bench: Bench) -> Sample:

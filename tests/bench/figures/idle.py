@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.bench.figure import Figure, Metric, Sample
+from tests.bench.figure import Figure, Goal, Metric, Sample
 from tests.bench.load import connections
 from tests.bench.servers import Bench, Target
 from tests.bench.waiting import Waiters
@@ -21,6 +21,7 @@ class Idle(Figure):
     against = "the bare long poll's waiters, which never look again; no ratio, as they use nothing at all"
     note = f"{WAITERS} long polls (A5 as JSON, wait=55) on a task on which nothing happens, for {SECONDS:.0f} s."
     metrics = (Metric("cpu", "CPU", "% of a core", more_is_better=False, has_ratio=False),)
+    goals = (Goal("cpu", 1.0),)
     connections = WAITERS
 
     async def ours(self, bench: Bench) -> Sample:

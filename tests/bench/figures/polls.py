@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.bench.figure import CLIENT_CPU, Figure, Metric, Sample
+from tests.bench.figure import CLIENT_CPU, Figure, Goal, Metric, Sample
 from tests.bench.load import Connection, closed_loop, connections
 from tests.bench.samples import text
 from tests.bench.servers import Bench, Target
@@ -27,6 +27,8 @@ class Polls(Figure):
         Metric("rate", "", "polls/s", more_is_better=True),
         Metric("cpu", "server CPU", "µs/poll", more_is_better=False),
     )
+
+    goals = (Goal("rate", 0.85),)
 
     def __init__(self) -> None:
         self._body = b""

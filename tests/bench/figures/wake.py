@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from tests.bench.figure import Figure, Metric, Sample
+from tests.bench.figure import Figure, Goal, Metric, Point, Sample, Yardstick
 from tests.bench.load import Connection, connections
+from tests.bench.rivals import nchan
 from tests.bench.samples import text
 from tests.bench.servers import Bench, Target
 from tests.bench.waiting import LATENCIES, Waiters, Woken, typical
@@ -14,6 +15,13 @@ from tests.bench.waiting import LATENCIES, Waiters, Woken, typical
 LINES = 20  # of the task before the wait; the waiters have read them
 REPEATS = 5  # wakes on the same connections, of which the median counts
 WARM_UP_REQUESTS = 200  # before memory is looked at: what a server loads once is not a waiter's
+MANY = 10_000  # waiters for whom there are goals
+GOALS = (Goal("memory", 1.25),)
+NCHAN_GOALS = (Goal("p99", 0.85),)
+NCHAN = (
+    "long polls of nginx' nchan module (one worker, a channel for each wake), the published message being the same"
+    " body; it is kept in memory and stored nowhere"
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,8 @@ class Event:
     content_type: str
 
 
-END = Event(f"/v1/tasks/%s?first={LINES}&wait=20", "/v1/tasks/%s/finish", b'{"code": 0}', "application/json")
+JSON = "application/json"
+END = Event(f"/v1/tasks/%s?first={LINES}&wait=20", "/v1/tasks/%s/finish", b'{"code": 0}', JSON)
 APPEND = Event(f"/v1/tasks/%s/output?first={LINES}&wait=55", "/v1/tasks/%s/output", text(LINES, 1), "text/plain")
 
 
@@ -39,8 +48,11 @@ class Wake(Figure):
     )
     metrics = (*LATENCIES, Metric("memory", "memory per waiter", "KiB", more_is_better=False))
 
-    def __init__(self, name: str, waiters: int, event: Event, comment: str) -> None:
+    def __init__(self, name: str, waiters: int, event: Event, comment: str, only_plotted: bool = False) -> None:
         self.name = f"{name}-{waiters}"
+        self.goals = GOALS if waiters == MANY else ()
+        self.point = Point(name, waiters)
+        self.only_plotted = only_plotted
         self.note = (
             f"Long polls on one task, each on a keep-alive connection of its own, woken by {comment}: from the sending"
             " of the producer's request, which ours makes durable first, to each client's last byte; median of"
@@ -51,6 +63,12 @@ class Wake(Figure):
         self._waiters = waiters
         self._event = event
         self._body = b""
+
+    def yardsticks(self, bench: Bench) -> list[Yardstick]:
+        found = [*super().yardsticks(bench)]
+        if bench.nginx is not None:
+            found.append(Yardstick("nchan", NCHAN, self._nchan, NCHAN_GOALS if self._waiters == MANY else ()))
+        return found
 
     async def ours(self, bench: Bench) -> Sample:
         event = self._event
@@ -74,6 +92,13 @@ class Wake(Figure):
                 await target.set_answer(producer, self._body)
                 polls = [target.get("/wait")] * REPEATS
                 wakes = [target.post("/wake", event.body, event.content_type)] * REPEATS
+                return await self._measure(target, producer, target.get("/get"), polls, wakes)
+
+    async def _nchan(self, bench: Bench) -> Sample:
+        with nchan(bench) as target:
+            async with connections(target.port, 1) as (producer,):
+                polls = [target.get(f"/poll/bench{number}") for number in range(REPEATS)]
+                wakes = [target.post(f"/publish/bench{number}", self._body, JSON) for number in range(REPEATS)]
                 return await self._measure(target, producer, target.get("/get"), polls, wakes)
 
     async def _measure(
@@ -102,7 +127,10 @@ BY_END = "its end (A1, wait=20)"
 BY_APPEND = "one appended line (A5 as JSON, wait=55)"
 FIGURES = [
     Wake("wake-end", 1_000, END, BY_END),
-    Wake("wake-end", 10_000, END, BY_END),
+    Wake("wake-end", MANY, END, BY_END),
+    Wake("wake-append", 100, APPEND, BY_APPEND, only_plotted=True),
+    Wake("wake-append", 300, APPEND, BY_APPEND, only_plotted=True),
     Wake("wake-append", 1_000, APPEND, BY_APPEND),
-    Wake("wake-append", 10_000, APPEND, BY_APPEND),
+    Wake("wake-append", 3_000, APPEND, BY_APPEND, only_plotted=True),
+    Wake("wake-append", MANY, APPEND, BY_APPEND),
 ]

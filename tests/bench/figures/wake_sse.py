@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.bench.figure import Figure, Metric, Sample
+from tests.bench.figure import Figure, Goal, Metric, Sample, Yardstick
 from tests.bench.load import Connection, connections
+from tests.bench.rivals import EVENT_STREAM, nchan, publish_event
 from tests.bench.samples import text
 from tests.bench.servers import Bench, Target
 from tests.bench.waiting import LATENCIES, Streams, typical
@@ -11,7 +12,13 @@ from tests.bench.waiting import LATENCIES, Streams, typical
 LINES = 20  # of the task before the wait; the followers have read them
 REPEATS = 5  # appends to the same followers, of which the median counts
 WARM_UP_REQUESTS = 200  # before memory is looked at
+MANY = 10_000  # followers for whom there is a goal
+NCHAN = (
+    "EventSource subscribers of nginx' nchan module (one worker), the published message being the same data under the"
+    " same event name; it is kept in memory and stored nowhere"
+)
 APPEND = text(LINES, 1)
+DATA = b"\ndata: "
 STREAM = f"/v1/tasks/%s/output?format=sse&first={LINES}"
 
 
@@ -34,6 +41,12 @@ class WakeSse(Figure):
         self.connections = followers + 1
         self._followers = followers
         self._event = b""
+
+    def yardsticks(self, bench: Bench) -> list[Yardstick]:
+        found = [*super().yardsticks(bench)]
+        if bench.nginx is not None:
+            found.append(Yardstick("nchan", NCHAN, self._nchan, (Goal("p99", 1.2),) if self._followers == MANY else ()))
+        return found
 
     async def ours(self, bench: Bench) -> Sample:
         with bench.ours() as target:
@@ -59,6 +72,18 @@ class WakeSse(Figure):
                     target, producer, target.get("/get"), target.get("/events"), target.post("/wake", APPEND)
                 )
 
+    async def _nchan(self, bench: Bench) -> Sample:
+        with nchan(bench) as target:
+            async with connections(target.port, 1) as (producer,):
+                publish = publish_event(target, "/publish/bench", self._data())
+                return await self._measure(
+                    target, producer, target.get("/get"), target.get("/events/bench", EVENT_STREAM), publish
+                )
+
+    def _data(self) -> bytes:
+        """What stands in the event."""
+        return self._event[self._event.index(DATA) + len(DATA) : -2]
+
     async def _measure(
         self, target: Target, producer: Connection, warm_up: bytes, follow: bytes, append: bytes
     ) -> Sample:
@@ -66,8 +91,8 @@ class WakeSse(Figure):
             await producer.ask(warm_up)
         idle = target.rss()
         async with connections(target.port, self._followers) as clients:
-            # The ids go on from append to append, the rest of the event is the same.
-            streams = Streams(target, clients, event=self._event[self._event.index(b"\nevent: ") :])
+            # The ids go on from append to append, and nchan has them behind the event's name: the data are the same.
+            streams = Streams(target, clients, event=DATA + self._data() + b"\n\n")
             await streams.begin_each([follow] * self._followers)
             memory = target.rss() - idle
             woken = [await streams.wake(producer, append) for _ in range(REPEATS)]
