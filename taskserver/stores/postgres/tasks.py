@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from taskserver.config import MAX_LINE_NUMBER
-from taskserver.encoding import SEPARATOR, cut
+from taskserver.encoding import cut, json_pieces
 from taskserver.errors import AppendConflict, TaskExists, TaskFinished, TaskNotFinished, TooLarge
 from taskserver.model import (
     CANCELLED_CODE,
@@ -228,8 +228,8 @@ class TaskWrites:
 
     async def _stands(self, work: Work, lines: Lines, first: int, end: int) -> bool:
         self._works.settle(work)
-        parts = [cut(chunk, first, end).payload for chunk in await self._tx.read_chunks(work.task.log, first, end)]
-        return SEPARATOR.join(parts) == lines.payload
+        stored = [cut(chunk, first, end) for chunk in await self._tx.read_chunks(work.task.log, first, end)]
+        return b"".join(json_pieces(stored)) == lines.payload
 
     async def _check_same_end(self, work: Work, outcome: Outcome, lines: Lines | None, first: int | None) -> Task:
         task = work.task
