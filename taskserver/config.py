@@ -36,6 +36,7 @@ MAX_LABELS = 32
 MAX_LABEL_LENGTH = 200
 MAX_ERROR_LENGTH = 64 * KIB
 MAX_CODE = 2**31 - 1  # an exit status; every client has 32 bits for it
+MAX_KEEP_FINISHED = 100 * 366 * 24 * 3600
 MAX_LINE_NUMBER = 2**32 - 1  # a chunk's key keeps 32 bits for the line number
 
 MAX_URL_LENGTH = 8 * KIB  # what nginx and most proxies accept
@@ -69,6 +70,8 @@ class Timing:
     """A quiet stream shows at this interval that it lives: proxies close what is silent for a minute."""
     reaper: float = 0.5
     """How often overdue leases are looked for: an upper bound on how late a loss is told."""
+    retention: float = 10.0
+    """How often what has ended long enough is looked for, and what deleted tasks left."""
     sealer_pause: float = 5.0
     """Pause after a failed attempt to seal, for example on a full disk."""
     shutdown: float = 1.5
@@ -106,6 +109,8 @@ class Settings:
     bootstrap_key_file: str | None = None
     synchronous: str = "full"
     access_log: bool = False
+    keep_finished: int | None = None
+    """Seconds after which finished tasks and runs are removed; None: never."""
     workers: int = DEFAULT_WORKERS
     """Processes that answer requests. The first one commits for all."""
     limits: Limits = field(default_factory=Limits)

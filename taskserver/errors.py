@@ -224,3 +224,9 @@ class StoreOpenError(StartupError):
     """The database cannot be used: missing directory, read-only, corrupt, locked, newer, not ours."""
 
     code = "store_open_error"
+
+
+class StoreInUse(StoreOpenError):
+    """Another taskserver has the database open."""
+
+    code = "store_in_use"

@@ -53,6 +53,20 @@ class RunChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """How many tasks (outside of runs) and runs."""
+
+    tasks: int = 0
+    runs: int = 0
+
+    def __add__(self, other: Ended) -> Ended:
+        return Ended(self.tasks + other.tasks, self.runs + other.runs)
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks or self.runs)
+
+
+@dataclass(frozen=True, slots=True)
 class KeyChange:
     """One committed change of an API key, as it now stands. New keys are not reported: nobody knows an older state."""
 
@@ -60,6 +74,8 @@ class KeyChange:
 
 
 AnyChange = Change | RunChange | KeyChange
+
+MAX_REMOVED = 1000  # tasks of a deleted run that go in the same commit as the run
 Listener = Callable[[Sequence[AnyChange]], None]
 
 
@@ -164,7 +180,11 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def delete_task(self, task_id: str) -> None:
-        """Remove a finished task and its output. Raises TaskNotFound, TaskNotFinished."""
+        """Remove a finished task. Raises TaskNotFound, TaskNotFinished.
+
+        Its output is gone for every reader in the same moment, however long it is;
+        the space that it takes is given back by ``sweep``.
+        """
 
     @abc.abstractmethod
     async def expire_leases(self, now: int) -> list[Task]:
@@ -252,7 +272,11 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def delete_run(self, run: uuid.UUID) -> None:
-        """Remove a run, its tasks and their output, whatever its state. Raises RunNotFound."""
+        """Remove a run, its tasks and their output, whatever its state. Raises RunNotFound.
+
+        Of a run with more than MAX_REMOVED tasks, some may be seen a moment longer,
+        each of them whole: ``sweep`` removes them.
+        """
 
     @abc.abstractmethod
     async def expire_runs(self, now: int) -> list[Run]:
@@ -295,6 +319,30 @@ class Store(abc.ABC):
         Numbering and content stay as they are, readers may read meanwhile, and
         a crash at any point leaves either form whole. A repeat, or a log that
         is gone, does nothing.
+        """
+
+    # --- retention -------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def count_ended(self, before: int) -> Ended:
+        """How many tasks outside of runs, and how many runs, have ended before a moment."""
+
+    @abc.abstractmethod
+    async def prune(self, before: int, limit: int) -> Ended:
+        """Remove tasks outside of runs, and runs with all that is theirs, that have ended before a moment.
+
+        At most ``limit`` tasks and runs in all, those that ended first; tells how
+        many. Each goes as ``delete_task`` and ``delete_run`` have it go. When it
+        tells of none there is none left, except for what another node is dealing
+        with. Nodes that prune at the same time do not wait for each other.
+        """
+
+    @abc.abstractmethod
+    async def sweep(self) -> bool:
+        """Remove a portion of what deleted tasks and runs left; tell whether there is more.
+
+        The portion is small, so that nobody waits for it long. What a server that
+        was killed left is found again. A repeat, or several nodes at once, do no harm.
         """
 
     # --- keys ------------------------------------------------------------------

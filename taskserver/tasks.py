@@ -24,7 +24,8 @@ from taskserver.model import (
     new_id,
     now_us,
 )
-from taskserver.store import Appended, Change, Store
+from taskserver.retention import pruned
+from taskserver.store import Appended, Change, Ended, Store
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
 
@@ -119,6 +120,25 @@ class Tasks:
         """Remove a finished task. Raises TaskNotFinished."""
         await self.own(caller, task_id)
         await self._store.delete_task(task_id)
+
+    async def count_ended(self, caller: Caller, older_than: int) -> Ended:
+        """How many tasks outside of runs, and runs, have ended more than so many seconds ago. For admins."""
+        caller.require(Scope.ADMIN)
+        return await self._store.count_ended(self._clock() - older_than * MICROSECONDS)
+
+    async def prune(self, caller: Caller, older_than: int, at_least: int) -> tuple[Ended, bool]:
+        """Remove what ``count_ended`` counts until there were ``at_least`` so many, or all of it.
+
+        Tells what was removed, and whether there may be more. For admins.
+        """
+        caller.require(Scope.ADMIN)
+        removed = Ended()
+        async with aclosing(pruned(self._store, self._clock() - older_than * MICROSECONDS)) as batches:
+            async for batch in batches:
+                removed += batch
+                if removed.tasks + removed.runs >= at_least:
+                    return removed, True
+        return removed, False
 
     async def own(self, caller: Caller, task_id: str) -> Task:
         """The task, for its producer: as ``get``, with the scope ``write`` in the place of ``read``."""

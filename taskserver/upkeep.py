@@ -1,15 +1,17 @@
-"""Upkeep: what a store needs done by one process, whoever serves: it notices lost producers and seals output."""
+"""Upkeep: what a store needs done beside the requests: lost producers noticed, output sealed, old tasks removed."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
 from taskserver.config import Timing
 from taskserver.errors import StoreUnavailable
-from taskserver.model import now_us
-from taskserver.store import AnyChange, Change, Store
+from taskserver.model import MICROSECONDS, now_us
+from taskserver.retention import pruned, sweep
+from taskserver.store import AnyChange, Change, Ended, KeyChange, Store
 
 log = logging.getLogger(__name__)
 
@@ -19,16 +21,21 @@ SEAL_BATCH = 100
 class Upkeep:
     """The background work on a store, which stays its owner's to close."""
 
-    def __init__(self, store: Store, timing: Timing, clock: Callable[[], int] = now_us) -> None:
+    def __init__(
+        self, store: Store, timing: Timing, clock: Callable[[], int] = now_us, *, keep_finished: int | None = None
+    ) -> None:
         self._store = store
         self._timing = timing
+        self._keep_finished = keep_finished
         self._clock = clock
         self._ended = asyncio.Event()
+        self._deleted = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start the background work."""
-        self._background = [asyncio.create_task(self._reap()), asyncio.create_task(self._seal())]
+        work = (self._reap(), self._seal(), self._retain())
+        self._background = [asyncio.create_task(part) for part in work]
 
     async def close(self) -> None:
         """Stop the background work."""
@@ -37,9 +44,14 @@ class Upkeep:
         await asyncio.gather(*self._background, return_exceptions=True)
 
     def committed(self, changes: Sequence[AnyChange]) -> None:
-        """Take note of tasks that have ended: their output can be sealed."""
-        if any(isinstance(change, Change) and change.task.finished for change in changes):
-            self._ended.set()
+        """Take note of tasks that have ended, and can be sealed, and of what has been deleted, and left something."""
+        for change in changes:
+            if isinstance(change, KeyChange):
+                continue
+            if change.deleted:
+                self._deleted.set()
+            elif isinstance(change, Change) and change.task.finished:
+                self._ended.set()
 
     async def _reap(self) -> None:
         """Deal with tasks and runs whose producers and claimants were not heard of in time.
@@ -74,3 +86,21 @@ class Upkeep:
                 await asyncio.sleep(self._timing.sealer_pause)
             else:
                 await self._ended.wait()
+
+    async def _retain(self) -> None:
+        """Remove what has ended long enough ago, if that is wished, and what deleted tasks left."""
+        while True:
+            self._deleted.clear()
+            try:
+                removed = Ended()
+                if self._keep_finished is not None:
+                    before = self._clock() - self._keep_finished * MICROSECONDS
+                    async for ended in pruned(self._store, before):
+                        removed += ended
+                await sweep(self._store)
+                if removed:
+                    log.info("removed %d tasks and %d runs that had ended long ago", removed.tasks, removed.runs)
+            except StoreUnavailable as error:
+                log.error("cannot remove old tasks: %s", error)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._deleted.wait(), self._timing.retention)

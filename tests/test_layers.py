@@ -19,7 +19,7 @@ LAYERS = [
     ["taskserver.encoding"],
     ["taskserver.streams"],
     ["taskserver.store", "taskserver.wakeup"],
-    ["taskserver.keys", "taskserver.live"],
+    ["taskserver.keys", "taskserver.live", "taskserver.retention"],
     ["taskserver.tokens", "taskserver.waiting"],
     ["taskserver.audience"],
     ["taskserver.tasks", "taskserver.runs", "taskserver.upkeep"],

@@ -12,6 +12,7 @@ from taskserver.cli.cancel import cancel
 from taskserver.cli.exits import EXIT_CODES_HELP
 from taskserver.cli.keys import keys
 from taskserver.cli.list import list_tasks
+from taskserver.cli.prune import prune
 from taskserver.cli.run import run
 from taskserver.cli.serve import serve
 from taskserver.cli.tail import tail
@@ -45,5 +46,5 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
-for command in (serve, run, tail, wait, list_tasks, cancel, keys):
+for command in (serve, run, tail, wait, list_tasks, cancel, prune, keys):
     main.add_command(command)

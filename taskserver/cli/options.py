@@ -54,6 +54,14 @@ def duration(value: str) -> int:
     return int(match[1]) * _UNITS[match[2] or "s"]
 
 
+def positive_duration(value: str) -> int:
+    """A duration of at least a second."""
+    seconds = duration(value)
+    if not seconds:
+        raise WrongUsage(f"the duration {value!r} must be a second at least")
+    return seconds
+
+
 def connection_options(command: F) -> F:
     """--url, --key, --key-file and --database."""
     for add in (

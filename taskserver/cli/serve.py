@@ -7,7 +7,7 @@ import sys
 import click
 
 from taskserver.cli.exits import ExitCode, leave
-from taskserver.cli.options import option
+from taskserver.cli.options import option, positive_duration
 from taskserver.config import DEFAULT_DATABASE, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WORKERS, MAX_WORKERS, Settings
 from taskserver.errors import StartupError
 
@@ -55,6 +55,13 @@ from taskserver.errors import StartupError
     type=click.IntRange(1, MAX_WORKERS),
     envvar="TASKSERVER_WORKERS",
     help="Processes that answer requests. The first one commits for all, and replaces others that die.",
+)
+@option(
+    "--keep-finished",
+    type=positive_duration,
+    metavar="TIME",
+    envvar="TASKSERVER_KEEP_FINISHED",
+    help="Remove tasks and runs so long after their end, such as 12h or 30d.  [default: never]",
 )
 @option("--access-log", is_flag=True, envvar="TASKSERVER_ACCESS_LOG", help="Log every request to standard error.")
 def serve(**options: object) -> None:

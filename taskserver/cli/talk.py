@@ -6,7 +6,7 @@ import asyncio
 import functools
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from taskserver.cli.exits import ExitCode, WrongUsage, leave, leave_for, leave_for_os
 from taskserver.cli.options import connection_options, find_key
@@ -19,25 +19,30 @@ def talks(command: Talk) -> Callable[..., None]:
     """Make ``async def command(client, **options) -> exit code`` a click callback, with the connection's options."""
 
     @functools.wraps(command)
-    def callback(url: str, key: str | None, key_file: str | None, database: str, **options: Any) -> None:
-        try:
-            client = TaskClient(url, find_key(key, key_file, database))
-        except ValueError as error:
-            raise WrongUsage(str(error)) from None
-        try:
-            code = asyncio.run(_talk(command, client, options))
-            sys.stdout.flush()
-        except ApiError as error:
-            leave_for(error)
-        except Unreachable as error:
-            leave(ExitCode.UNAVAILABLE, str(error))
-        except OSError as error:
-            leave_for_os(error)
-        except KeyboardInterrupt:
-            sys.exit(ExitCode.KEYBOARD)
-        sys.exit(code)
+    def callback(**options: Any) -> None:
+        talk(command, **options)
 
     return connection_options(callback)
+
+
+def talk(command: Talk, *, url: str, key: str | None, key_file: str | None, database: str, **options: Any) -> NoReturn:
+    """Run such a command, and leave with its exit code."""
+    try:
+        client = TaskClient(url, find_key(key, key_file, database))
+    except ValueError as error:
+        raise WrongUsage(str(error)) from None
+    try:
+        code = asyncio.run(_talk(command, client, options))
+        sys.stdout.flush()
+    except ApiError as error:
+        leave_for(error)
+    except Unreachable as error:
+        leave(ExitCode.UNAVAILABLE, str(error))
+    except OSError as error:
+        leave_for_os(error)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.KEYBOARD)
+    sys.exit(code)
 
 
 async def _talk(command: Talk, client: TaskClient, options: dict[str, Any]) -> int:

@@ -15,7 +15,7 @@ through restarts of the server; every other method asks once.
 
 from __future__ import annotations
 
-from taskserver.client.answers import ApiError, Appended, KeyInfo, OutputPage, TaskInfo, TaskPage, Unreachable
+from taskserver.client.answers import ApiError, Appended, KeyInfo, OutputPage, Pruned, TaskInfo, TaskPage, Unreachable
 from taskserver.client.client import TaskClient
 from taskserver.client.retry import Backoff, insist, is_transient
 
@@ -25,6 +25,7 @@ __all__ = [
     "Backoff",
     "KeyInfo",
     "OutputPage",
+    "Pruned",
     "TaskClient",
     "TaskInfo",
     "TaskPage",

@@ -117,6 +117,15 @@ def to_nothing(answer: Any) -> None:
     """For answers that say nothing."""
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed: tasks outside of runs, and runs. With ``more``, there is more: ask again."""
+
+    tasks: int
+    runs: int
+    more: bool
+
+
 def to_error(response: aiohttp.ClientResponse, body: bytes) -> ApiError:
     """An answer with an error status, also one that is not in the room's shape."""
     try:
@@ -186,3 +195,8 @@ def to_key(answer: Any) -> KeyInfo:
         revoked_at=to_time(answer["revoked_at"]),
         secret=answer.get("key"),
     )
+
+
+def to_pruned(answer: Any) -> Pruned:
+    """The answer to pruning."""
+    return Pruned(answer["tasks"], answer["runs"], answer["more"])

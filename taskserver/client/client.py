@@ -23,6 +23,7 @@ from taskserver.client.answers import (
     Appended,
     KeyInfo,
     OutputPage,
+    Pruned,
     TaskInfo,
     TaskPage,
     Unreachable,
@@ -32,6 +33,7 @@ from taskserver.client.answers import (
     to_nothing,
     to_output,
     to_page,
+    to_pruned,
     to_task,
 )
 from taskserver.client.retry import Backoff, insist
@@ -248,6 +250,13 @@ class TaskClient:
     async def revoke_key(self, id_or_name: str) -> KeyInfo:
         """End a key at once."""
         return await self._ask(to_key, "DELETE", "/v1/keys/" + _segment(id_or_name))
+
+    # --- retention -----------------------------------------------------------------
+
+    async def prune(self, older_than: int, *, dry_run: bool = False) -> Pruned:
+        """Remove some of what has ended more than ``older_than`` seconds ago, or count all of it; see ``Pruned``."""
+        wish = {"older_than": older_than, "dry_run": dry_run}
+        return await self._ask(to_pruned, "POST", "/v1/prune", wish)
 
     # --- plumbing ------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ POSTGRES = ("postgresql://", "postgres://")
 # The imports stand in the functions, so that a backend's driver is loaded only when it is used.
 
 
-async def open_store(url: str, *, synchronous: str = "full") -> Store:
-    """Open the database behind a URL, creating or migrating it as needed.
+async def open_store(url: str, *, synchronous: str = "full", create: bool = True) -> Store:
+    """Open the database behind a URL, migrating it as needed; one that is not there is made if ``create`` says so.
 
     ``sqlite:///tasks.db`` is a path relative to the working directory,
     ``sqlite:////var/lib/tasks.db`` an absolute one. ``synchronous`` is SQLite's
@@ -24,13 +24,13 @@ async def open_store(url: str, *, synchronous: str = "full") -> Store:
     that any number of servers may share.
 
     Raises StoreOpenError, with a message for the operator, if it cannot be used;
-    the database is then as it was.
+    the database is then as it was. StoreInUse: another process has the file.
     """
     if url.startswith(POSTGRES):
-        return await _open_postgres(url)
+        return await _open_postgres(url, create)
     from taskserver.stores.sqlite.store import SqliteStore
 
-    return await SqliteStore.open(sqlite_path(url), synchronous=synchronous)
+    return await SqliteStore.open(sqlite_path(url), synchronous=synchronous, create=create)
 
 
 async def open_wakeup(store: Store, listen_url: str | None = None) -> Wakeup:
@@ -46,12 +46,12 @@ async def open_wakeup(store: Store, listen_url: str | None = None) -> Wakeup:
     return wakeup
 
 
-async def _open_postgres(url: str) -> Store:
+async def _open_postgres(url: str, create: bool) -> Store:
     try:
         from taskserver.stores.postgres.store import PostgresStore
     except ModuleNotFoundError as error:
         raise StoreOpenError("PostgreSQL needs a driver: pip install 'taskserver[postgres]'") from error
-    return await PostgresStore.open(url)
+    return await PostgresStore.open(url, create=create)
 
 
 async def open_shared_store(url: str, *, synchronous: str = "full") -> SharedStore:

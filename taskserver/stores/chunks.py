@@ -13,6 +13,10 @@ from taskserver.model import Chunk, Lines
 CHUNK_BYTES = 64 * 1024  # aimed at: large enough to compress well, small enough to cut a page from
 # Codecs; the numbers are stored. The second is read only: until 2026-11-21 sealed chunks were not bare.
 PLAIN, ZSTD, ZSTD_BARE = 0, 1, 2
+# What is removed in one commit of what deleted tasks and runs left: what waits behind it waits a millisecond or two.
+SWEEP_LOGS, SWEEP_TASKS = 100, 50
+SWEEP_ROWS = 1000
+SWEEP_BYTES = 1024 * 1024  # of payload
 ZSTD_LEVEL = 6  # on build logs a tenth smaller than 3 at 250 MB/s; higher levels gain little
 
 

@@ -38,7 +38,7 @@ def make_services(settings: Settings, store: Store, wakeup: Wakeup | None = None
     tasks = Tasks(store, wakeup, waits, settings)
     runs = Runs(store, wakeup, waits, settings)
     keys = Keys(store, wakeup)
-    keeper = Upkeep(store, settings.timing) if upkeep else None
+    keeper = Upkeep(store, settings.timing, keep_finished=settings.keep_finished) if upkeep else None
 
     def committed(changes: Sequence[AnyChange]) -> None:
         tasks.committed([change for change in changes if isinstance(change, Change)])

@@ -203,3 +203,14 @@ class KeyList(AnswerSchema):
     """All keys."""
 
     keys = fields.List(fields.Nested(Key), required=True)
+
+
+# --- retention -----------------------------------------------------------------
+
+
+class Pruned(AnswerSchema):
+    """What was removed, or would be."""
+
+    tasks = fields.Integer(required=True, metadata={"description": "tasks outside of runs"})
+    runs = fields.Integer(required=True, metadata={"description": "runs, with all their tasks"})
+    more = fields.Boolean(required=True, metadata={"description": "whether to ask again"})

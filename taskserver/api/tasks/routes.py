@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskserver import errors
-from taskserver.api.tasks import dags, described, ingest, keys, output, producing, reading, runs
+from taskserver.api.tasks import dags, described, ingest, keys, output, producing, reading, retention, runs
 from taskserver.api.tasks.schemas import FORMATS
 from taskserver.model import Scope
 from taskserver.web.rooms import Answer, Route
@@ -214,5 +214,13 @@ ROUTES = (
         Scope.ADMIN,
         answers=(Answer(schema=KEY),),
         fails=(errors.KeyNotFound,),
+    ),
+    Route(
+        "POST",
+        "/prune",
+        retention.prune,
+        Scope.ADMIN,
+        body=retention.PRUNE,
+        answers=(Answer(schema=described.Pruned()),),
     ),
 )

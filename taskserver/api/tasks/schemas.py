@@ -14,6 +14,7 @@ from taskserver.config import (
     DEFAULT_OUTPUT_LIMIT,
     MAX_CODE,
     MAX_ERROR_LENGTH,
+    MAX_KEEP_FINISHED,
     MAX_LABEL_LENGTH,
     MAX_LABELS,
     MAX_LEASE,
@@ -167,3 +168,10 @@ class NewKeyBody(Schema):
         validate=validate.Length(min=1, error="must name at least one of read, write, admin"),
     )
     expires_in = Integer(1, MAX_KEY_LIFETIME, load_default=None, allow_none=True)
+
+
+class PruneBody(Schema):
+    """``POST /prune``"""
+
+    older_than = Integer(0, MAX_KEEP_FINISHED, required=True, metadata={"description": "seconds since the end"})
+    dry_run = fields.Boolean(load_default=False)

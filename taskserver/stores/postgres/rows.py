@@ -153,7 +153,8 @@ def _uuid(value: uuid.UUID) -> uuid.UUID:
 
 # The chunk that holds line `first` ($2) is the last one that does not begin behind it.
 FIND_CHUNKS = (
-    "SELECT first, count, codec, payload, side FROM chunk WHERE log = $1 AND first >="
+    "SELECT first, count, codec, payload, side FROM chunk WHERE log = $1"
+    " AND NOT EXISTS (SELECT 1 FROM discarded WHERE log = $1) AND first >="
     " coalesce((SELECT max(first) FROM chunk WHERE log = $1 AND first <= $2), $2) AND first < $3"
     " ORDER BY first LIMIT $4"
 )

@@ -24,7 +24,7 @@ from taskserver.errors import (
     TasksRunning,
 )
 from taskserver.model import Chunk, Task, lease_end
-from taskserver.store import RunChange
+from taskserver.store import MAX_REMOVED, RunChange
 from taskserver.stores.postgres.rows import (
     DAG_COLUMNS,
     RUN_COLUMNS,
@@ -183,13 +183,16 @@ class RunWrites:
             self._end(work, RunState.CANCELLED, "cancelled while it was queued", now)
         return self._settle(work)
 
-    async def delete(self, run: uuid.UUID) -> None:
+    async def delete(self, run: uuid.UUID, most: int = MAX_REMOVED) -> int:
+        """Remove a run and at most so many of its tasks; how many. ``Store.sweep`` removes the others."""
+        await self._tx.tasks.lock_of_run(run, most)  # locked before the run, as everywhere
         work = await self._load(run)
-        await self._tx.tasks.delete_of_run(run)
-        await self._tx.delete_chunks([work.run.log])
+        removed = await self._tx.tasks.remove_of_run(run, most)  # what was added before the run was locked too
+        await self._tx.discard([work.run.log], run if removed == most else None)
         await self._tx.db.execute("DELETE FROM run WHERE log = $1", work.run.log)
         self._works[run] = None
         self._tx.changes.append(RunChange(work.run, deleted=True))
+        return removed
 
     async def expire_leases(self, now: int) -> list[Run]:
         """Offer each run whose claimant is lost again, or end it if it has no retries left."""

@@ -15,10 +15,10 @@ APPLICATION = "taskserver"  # tells our schema_version from other programs'
 MIGRATION_LOCK = 0x7461736B  # "task" in ASCII; for pg_advisory_xact_lock
 
 
-async def migrate(address: Address) -> str:
+async def migrate(address: Address, *, create: bool = True) -> str:
     """Bring the schema up to date in one transaction, or leave it as it was; return its number in the database.
 
-    Nodes that start at once do so one after the other. Raises StoreOpenError.
+    One that is not there is made if ``create`` says so. Nodes that start at once do so one after the other. Raises StoreOpenError.
     """
     try:
         connection = await address.connect()
@@ -26,7 +26,7 @@ async def migrate(address: Address) -> str:
         raise StoreOpenError(f"cannot open database {address.public}: {describe(error)}") from error
     try:
         await connection.execute(BEGIN)
-        namespace = await _migrate(connection, address)
+        namespace = await _migrate(connection, address, create)
         await connection.execute("COMMIT")
         return namespace
     except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -35,11 +35,13 @@ async def migrate(address: Address) -> str:
         await connection.close()
 
 
-async def _migrate(connection: Connection, address: Address) -> str:
+async def _migrate(connection: Connection, address: Address, create: bool) -> str:
     steps = migrations("postgres")
     await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
         raise StoreOpenError(f"cannot open database {address.public}: it is a read-only standby")
+    if not create and await connection.fetchval("SELECT to_regclass('schema_version')") is None:
+        raise StoreOpenError(f"cannot open database {address.public}: there are no tables of taskserver's in it")
     version = await _version(connection, address)
     if version > len(steps):
         raise StoreOpenError(

@@ -17,12 +17,13 @@ import asyncpg
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, StoreOpenError, TaskNotFound, TaskServerError
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
-from taskserver.store import AnyChange, Appended, Listener, Store
+from taskserver.store import AnyChange, Appended, Ended, Listener, Store
 from taskserver.stores.postgres.committer import LANES, GroupCommitter, Job
 from taskserver.stores.postgres.connect import Address, Pool, transaction
 from taskserver.stores.postgres.failures import describe
 from taskserver.stores.postgres.keys import KeyWrites
 from taskserver.stores.postgres.reads import Heads, Readers
+from taskserver.stores.postgres.retention import ANY_DISCARDED, ANY_ENDED, COUNT_ENDED, prune, sweep
 from taskserver.stores.postgres.revocations import Revocations
 from taskserver.stores.postgres.rows import (
     DAG_COLUMNS,
@@ -68,12 +69,12 @@ class PostgresStore(Store):
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, url: str) -> PostgresStore:
+    async def open(cls, url: str, *, create: bool = True) -> PostgresStore:
         """Connect to the database, and make or migrate its schema. Raises StoreOpenError; see ``open_store``."""
         address = Address.parse(url)
-        namespace = await migrate(address)
+        namespace = await migrate(address, create=create)
         try:
-            writers = await address.open_pool(LANES + 1)  # one for the sealer
+            writers = await address.open_pool(LANES + 2)  # for the sealer, and for retention
             readers = await address.open_pool(READERS)
         except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreOpenError(f"cannot open database {address.public}: {describe(error)}") from error
@@ -218,7 +219,7 @@ class PostgresStore(Store):
         return await self._submit("runs", RunWrites.request_cancel, run, now, run=run, alone=True)
 
     async def delete_run(self, run: uuid.UUID) -> None:
-        await self._submit("runs", RunWrites.delete, run, run=run, alone=True)
+        await self._submit("runs", RunWrites.delete, run, alone=True)
 
     async def expire_runs(self, now: int) -> list[Run]:
         sql = "SELECT 1 FROM run WHERE finished_at IS NULL AND lease_us IS NOT NULL AND lease_expires_at <= $1 LIMIT 1"
@@ -259,6 +260,27 @@ class PostgresStore(Store):
 
     async def seal(self, log: int) -> None:
         await seal(self._writers, log)
+
+    # --- retention ---------------------------------------------------------------
+
+    async def count_ended(self, before: int) -> Ended:
+        ((tasks, runs),) = await self._reader.query(COUNT_ENDED, before)
+        return Ended(tasks, runs)
+
+    async def prune(self, before: int, limit: int) -> Ended:
+        # As with leases: a reader looks first.
+        if not await self._reader.query(ANY_ENDED, before):
+            return Ended()
+        ended, changes = await prune(self._writers, before, limit)
+        self._report(changes)
+        return ended
+
+    async def sweep(self) -> bool:
+        if not await self._reader.query(ANY_DISCARDED):
+            return False
+        more, changes = await sweep(self._writers)
+        self._report(changes)
+        return more
 
     # --- keys --------------------------------------------------------------------
 

@@ -43,6 +43,14 @@ _RENEW = (
     "UPDATE task SET lease_expires_at = $1::bigint + lease_us WHERE log IN"
     f" (SELECT log FROM task WHERE {_LEASED} ORDER BY id FOR UPDATE)"
 )
+# For removal: without results, which may be large.
+_OF_RUN = f"SELECT {TASK_COLUMNS} FROM task WHERE run = $1 ORDER BY id LIMIT $2 FOR UPDATE"
+_LOCK_OF_RUN = "SELECT 1 FROM task WHERE run = $1 ORDER BY id LIMIT $2 FOR UPDATE"
+# What is locked is being sealed, or its producer repeats itself; it has time.
+_ENDED = (
+    f"SELECT {TASK_COLUMNS} FROM task WHERE finished_at < $1 AND run IS NULL"
+    " ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+)
 
 
 class TaskWrites:
@@ -135,9 +143,18 @@ class TaskWrites:
             raise TaskNotFinished(f"task {task_id!r} is {task.state.value}; only a finished task can be deleted")
         await self._remove([task])
 
-    async def delete_of_run(self, run: uuid.UUID) -> None:
-        """Remove the tasks of a run, whatever their states."""
-        await self._remove([work.task for work in await self._of_run(run)])
+    async def lock_of_run(self, run: uuid.UUID, limit: int) -> None:
+        """Lock tasks of a run, at most ``limit``, those that ``remove_of_run`` will remove."""
+        await self._tx.flush()
+        await self._tx.db.execute(_LOCK_OF_RUN, run, limit)
+
+    async def remove_of_run(self, run: uuid.UUID, limit: int) -> int:
+        """Remove tasks of a run, whatever their states; how many, at most ``limit``."""
+        return await self._remove_rows(_OF_RUN, run, limit)
+
+    async def remove_ended(self, before: int, limit: int) -> int:
+        """Remove tasks outside of runs that have ended before a moment; how many, at most ``limit``."""
+        return await self._remove_rows(_ENDED, before, limit)
 
     async def expire_leases(self, now: int) -> list[Task]:
         await self._tx.flush()
@@ -179,10 +196,17 @@ class TaskWrites:
         works = self._works.take(await self._tx.db.fetch(sql, run))
         return sorted(works, key=lambda work: work.task.log)
 
+    async def _remove_rows(self, sql: str, *arguments: object) -> int:
+        """Remove the tasks that a query finds and locks; how many."""
+        await self._tx.flush()
+        tasks = [work.task for work in self._works.take(await self._tx.db.fetch(sql, *arguments))]
+        await self._remove(tasks)
+        return len(tasks)
+
     async def _remove(self, tasks: Sequence[Task]) -> None:
         await self._tx.flush()
         logs = [task.log for task in tasks]
-        await self._tx.delete_chunks(logs)
+        await self._tx.discard(logs)
         await self._tx.db.execute("DELETE FROM task WHERE log = ANY($1)", logs)
         for task in tasks:
             self._works.gone(task.id)

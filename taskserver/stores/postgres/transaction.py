@@ -10,7 +10,7 @@ the committer runs it again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -104,10 +104,9 @@ class PostgresTransaction:
         await self._write_chunks()
         return [chunk_from_row(row) for row in await self.db.fetch(FIND_CHUNKS, log, first, end, None)]
 
-    async def delete_chunks(self, logs: Iterable[int]) -> None:
-        """Remove the lines of some logs."""
-        await self._write_chunks()
-        await self.db.execute("DELETE FROM chunk WHERE log = ANY($1)", list(logs))
+    async def discard(self, logs: Sequence[int], run: UUID | None = None) -> None:
+        """Hide logs for ever, and leave their chunks, and what tasks their run has left, to ``Store.sweep``."""
+        await self.db.execute("INSERT INTO discarded SELECT unnest($1::bigint[]), $2", logs, run)
 
     async def _write_chunks(self) -> None:
         if rows := self.take_chunks():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from taskserver.errors import StoreOpenError
+from taskserver.errors import StoreInUse, StoreOpenError
 from taskserver.stores.migrations import Migration, migrations, statements
 
 APPLICATION_ID = 0x7461736B  # "task" in ASCII: tells our files from other programs' (PRAGMA application_id)
@@ -27,11 +27,13 @@ class DatabaseFile:
         synchronous: ``full`` waits for the disk at each commit; ``normal`` does
             so at checkpoints only, so that a power failure (not a crash of the
             process) can take back the last commits.
+        create: whether to make the file if there is none.
     """
 
-    def __init__(self, path: str, synchronous: str) -> None:
+    def __init__(self, path: str, synchronous: str, *, create: bool = True) -> None:
         self.path = Path(path)
         self._synchronous = synchronous
+        self._create = create
         self._lock: IO[bytes] | None = None
 
     def open(self) -> sqlite3.Connection:
@@ -42,6 +44,8 @@ class DatabaseFile:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise StoreOpenError(f"SQLite {sqlite3.sqlite_version} is too old; 3.35 or newer is needed")
         steps = migrations("sqlite")
+        if not self._create:
+            self._check_existence()
         self._take_lock()
         try:
             self._check(steps)
@@ -59,6 +63,10 @@ class DatabaseFile:
             self._lock.close()
             self._lock = None
 
+    def _check_existence(self) -> None:
+        if not self.path.exists() or self.path.stat().st_size == 0:
+            raise StoreOpenError(f"cannot open database {self.path}: there is no such database")
+
     def _take_lock(self) -> None:
         """Hold ``<file>.lock``: the kernel lets go of it when this process ends, however it ends."""
         try:
@@ -66,7 +74,7 @@ class DatabaseFile:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.unlock()
-            raise StoreOpenError(
+            raise StoreInUse(
                 f"cannot open database {self.path}: another taskserver is serving it; stop that one or use another file"
             ) from None
         except OSError as error:

@@ -124,6 +124,7 @@ def key_to_row(key: ApiKey) -> Row:
 FIND_CHUNKS = (
     "SELECT key, count, codec, payload, side FROM chunk"
     " WHERE key >= coalesce((SELECT max(key) FROM chunk WHERE key BETWEEN ? AND ?), ?) AND key < ?"
+    " AND NOT EXISTS (SELECT 1 FROM discarded WHERE log = ?)"
     " ORDER BY key"
 )
 
@@ -136,7 +137,7 @@ def chunk_key(log: int, first: int) -> int:
 def find_chunks_arguments(log: int, first: int, end: int) -> Row:
     """The arguments of FIND_CHUNKS for lines ``[first, end)``."""
     start = chunk_key(log, first)
-    return (chunk_key(log, 0), start, start, chunk_key(log, end))
+    return (chunk_key(log, 0), start, start, chunk_key(log, end), log)
 
 
 def chunk_from_row(row: Row) -> Chunk:

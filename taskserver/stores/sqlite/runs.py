@@ -22,7 +22,7 @@ from taskserver.errors import (
     TasksRunning,
 )
 from taskserver.model import Chunk, Task, lease_end
-from taskserver.store import RunChange
+from taskserver.store import MAX_REMOVED, RunChange
 from taskserver.stores.sqlite.rows import (
     DAG_COLUMNS,
     RUN_COLUMNS,
@@ -175,13 +175,15 @@ class RunWrites:
             self._end(work, RunState.CANCELLED, "cancelled while it was queued", now)
         return self._write(work)
 
-    def delete(self, run: uuid.UUID) -> None:
+    def delete(self, run: uuid.UUID, most: int = MAX_REMOVED) -> int:
+        """Remove a run and at most so many of its tasks; how many. ``Store.sweep`` removes the others."""
         work = self._load(run)
-        self._tx.tasks.delete_of_run(run)
-        self._tx.delete_chunks(work.run.log)
+        removed = self._tx.tasks.remove_of_run(run, most)
+        self._tx.discard(work.run.log, run if removed == most else None)
         self._db.execute("DELETE FROM run WHERE log = ?", (work.run.log,))
         del self._works[run]
         self._tx.changes.append(RunChange(work.run, deleted=True))
+        return removed
 
     def expire_leases(self, now: int) -> list[Run]:
         """Offer each run whose claimant is lost again, or end it if it has no retries left."""
@@ -213,9 +215,9 @@ class RunWrites:
         """Note a task's transition in its run, if it belongs to one."""
         if task.place is None:
             return
-        work = self._load(task.place.run)
-        if work.run.finished:
-            return  # its event log is closed; what a straggler does stands in its own state
+        work = self._find(task.place.run)
+        if work is None or work.run.finished:
+            return  # its event log is closed, or gone; what a straggler does stands in its own state
         work.events.append(encode_event(task))
         if task.started_at is not None and work.run.state is RunState.QUEUED:
             self._change(work, state=RunState.RUNNING, started_at=work.run.started_at or task.started_at)
@@ -228,11 +230,17 @@ class RunWrites:
     # --- plumbing ----------------------------------------------------------------------
 
     def _load(self, run: uuid.UUID) -> _Work:
+        work = self._find(run)
+        if work is None:
+            raise RunNotFound(f"there is no run {str(run)!r}")
+        return work
+
+    def _find(self, run: uuid.UUID) -> _Work | None:
         work = self._works.get(run)
         if work is None:
             row = self._db.execute(f"SELECT {RUN_COLUMNS} FROM run WHERE id = ?", (str(run),)).fetchone()
             if row is None:
-                raise RunNotFound(f"there is no run {str(run)!r}")
+                return None
             work = self._works[run] = _Work(run_from_row(row))
         return work
 

@@ -18,12 +18,13 @@ from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
 from taskserver.encoding import dumps
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, TaskNotFound
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
-from taskserver.store import AnyChange, Appended, Listener, Store
+from taskserver.store import AnyChange, Appended, Ended, Listener, Store
 from taskserver.stores.chunks import join_chunks, split_chunk
 from taskserver.stores.sqlite.committer import GroupCommitter
 from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.keys import KeyWrites
 from taskserver.stores.sqlite.readers import Readers
+from taskserver.stores.sqlite.retention import ANY_DISCARDED, ANY_ENDED, COUNT_RUNS, COUNT_TASKS, RetentionWrites
 from taskserver.stores.sqlite.rows import (
     DAG_COLUMNS,
     KEY_COLUMNS,
@@ -83,9 +84,9 @@ class SqliteStore(Store):
         self._committer = connect(self._report)
 
     @classmethod
-    async def open(cls: type[S], path: str, *, synchronous: str = "full") -> S:
+    async def open(cls: type[S], path: str, *, synchronous: str = "full", create: bool = True) -> S:
         """Open, create or migrate the database file. Raises StoreOpenError; see ``open_store``."""
-        file = DatabaseFile(path, synchronous)
+        file = DatabaseFile(path, synchronous, create=create)
         writer = await asyncio.to_thread(file.open)
         readers = await Readers.open(path)
         begin = partial(SqliteTransaction, heads=Heads())
@@ -255,6 +256,24 @@ class SqliteStore(Store):
             began = loop.time()
         await self._tasks(TaskWrites.mark_sealed, log)
 
+    # --- retention ---------------------------------------------------------------
+
+    async def count_ended(self, before: int) -> Ended:
+        ((tasks,),) = await self._query(COUNT_TASKS, (before,))
+        ((runs,),) = await self._query(COUNT_RUNS, (before,))
+        return Ended(tasks, runs)
+
+    async def prune(self, before: int, limit: int) -> Ended:
+        # As with leases: a reader looks first.
+        if not await self._query(ANY_ENDED, (before, before)):
+            return Ended()
+        return await self._retention(RetentionWrites.prune, before, limit)
+
+    async def sweep(self) -> bool:
+        if not await self._query(ANY_DISCARDED):
+            return False
+        return await self._retention(RetentionWrites.sweep)
+
     # --- keys --------------------------------------------------------------------
 
     async def add_key(self, key: ApiKey) -> None:
@@ -293,6 +312,11 @@ class SqliteStore(Store):
         self, method: Callable[Concatenate[KeyWrites, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Future[T]:
         return self.submit(Operation("keys", method, args, kwargs))
+
+    def _retention(
+        self, method: Callable[Concatenate[RetentionWrites, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        return self.submit(Operation("retention", method, args, kwargs))
 
     def _report(self, changes: Sequence[AnyChange]) -> None:
         self._listener(changes)

@@ -135,12 +135,14 @@ class TaskWrites:
         task = self._works.load(task_id).task
         if not task.finished:
             raise TaskNotFinished(f"task {task_id!r} is {task.state.value}; only a finished task can be deleted")
-        self._remove(task)
+        self.remove(task)
 
-    def delete_of_run(self, run: uuid.UUID) -> None:
-        """Remove the tasks of a run, whatever their states."""
-        for task in self.of_run(run):
-            self._remove(task)
+    def remove_of_run(self, run: uuid.UUID, limit: int) -> int:
+        """Remove tasks of a run, whatever their states; how many, at most ``limit``."""
+        tasks = self.of_run(run, limit)
+        for task in tasks:
+            self.remove(task)
+        return len(tasks)
 
     def expire_leases(self, now: int) -> list[Task]:
         self.flush()
@@ -181,11 +183,19 @@ class TaskWrites:
     def mark_sealed(self, log: int) -> None:
         self._db.execute("UPDATE task SET sealed = 1 WHERE log = ?", (log,))
 
-    def of_run(self, run: uuid.UUID) -> list[Task]:
-        """The tasks of a run as they stand now, without results."""
+    def of_run(self, run: uuid.UUID, limit: int = -1) -> list[Task]:
+        """The tasks of a run as they stand now, without results; with a ``limit``, not more of them."""
         self.flush()
-        rows = self._db.execute(f"SELECT {TASK_COLUMNS} FROM task WHERE run = ?", (str(run),)).fetchall()
+        sql = f"SELECT {TASK_COLUMNS} FROM task WHERE run = ? LIMIT ?"
+        rows = self._db.execute(sql, (str(run), limit)).fetchall()
         return [task_from_row(row) for row in rows]
+
+    def remove(self, task: Task) -> None:
+        """Remove a task that has just been read."""
+        self._tx.discard(task.log)
+        self._db.execute("DELETE FROM task WHERE log = ?", (task.log,))
+        self._works.forget(task.id)
+        self._tx.changes.append(Change(task, deleted=True))
 
     # --- plumbing ------------------------------------------------------------------
 
@@ -196,12 +206,6 @@ class TaskWrites:
     def committed(self) -> None:
         """Take note that all of it is durable."""
         self._works.committed()
-
-    def _remove(self, task: Task) -> None:
-        self._tx.delete_chunks(task.log)
-        self._db.execute("DELETE FROM task WHERE log = ?", (task.log,))
-        self._works.forget(task.id)
-        self._tx.changes.append(Change(task, deleted=True))
 
     def _end(
         self, work: Work, state: TaskState, outcome: Outcome, now: int, *, cancel_requested: bool | None = None

@@ -1,16 +1,17 @@
-"""SqliteTransaction: one group commit. Its three parts change tasks, runs and keys."""
+"""SqliteTransaction: one group commit. Its parts change tasks, runs and keys, and remove what is old."""
 
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from taskserver.config import MAX_LINE_NUMBER
 from taskserver.model import Chunk
 from taskserver.store import AnyChange
 from taskserver.stores.sqlite.keys import KeyWrites
+from taskserver.stores.sqlite.retention import RetentionWrites
 from taskserver.stores.sqlite.rows import INSERT_CHUNK, Row, chunk_key, chunk_to_rows, read_chunks
 from taskserver.stores.sqlite.runs import RunWrites
 from taskserver.stores.sqlite.tasks import TaskWrites
@@ -49,6 +50,7 @@ class SqliteTransaction:
         self.tasks = TaskWrites(self, heads)
         self.runs = RunWrites(self)
         self.keys = KeyWrites(self)
+        self.retention = RetentionWrites(self)
 
     def flush(self) -> None:
         """Write what was collected: tasks first, since their transitions are events of their runs."""
@@ -86,7 +88,11 @@ class SqliteTransaction:
         sql = "SELECT first FROM chunk WHERE key >= ? AND key < ? ORDER BY key"
         return [row[0] for row in self.db.execute(sql, (chunk_key(log, first), chunk_key(log, end)))]
 
-    def delete_chunks(self, log: int, first: int = 0, end: int = MAX_LINE_NUMBER) -> None:
+    def discard(self, log: int, run: uuid.UUID | None = None) -> None:
+        """Hide a log for ever, and leave its chunks, and what tasks its run has left, to ``Store.sweep``."""
+        self.db.execute("INSERT INTO discarded VALUES (?, ?)", (log, None if run is None else str(run)))
+
+    def delete_chunks(self, log: int, first: int, end: int) -> None:
         """Remove the chunks that begin at lines ``[first, end)`` of a log."""
         self._write_chunks()
         keys = (chunk_key(log, first), chunk_key(log, end))
