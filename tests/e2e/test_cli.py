@@ -21,6 +21,7 @@ EVERY_COMMAND = [
     ["wait", "x"],
     ["list"],
     ["cancel", "x"],
+    ["prune", "--older-than", "1d"],
     ["keys", "create", "x"],
     ["keys", "list"],
     ["keys", "revoke", "x"],

@@ -18,7 +18,8 @@ MIGRATION_LOCK = 0x7461736B  # "task" in ASCII; for pg_advisory_xact_lock
 async def migrate(address: Address, *, create: bool = True) -> str:
     """Bring the schema up to date in one transaction, or leave it as it was; return its number in the database.
 
-    One that is not there is made if ``create`` says so. Nodes that start at once do so one after the other. Raises StoreOpenError.
+    One that is not there is made if ``create`` says so. Nodes that start at once
+    do so one after the other. Raises StoreOpenError.
     """
     try:
         connection = await address.connect()
