@@ -184,6 +184,12 @@ class TaskNotFinished(Conflict):
     code = "task_not_finished"
 
 
+class BackupExists(Conflict):
+    """The file that a backup is to be written to exists."""
+
+    code = "backup_exists"
+
+
 # --- what the server cannot do now ---------------------------------------------
 
 

@@ -141,6 +141,8 @@ def test_only_the_stores_package_names_a_backend() -> None:
                 "join_store",
                 "open_wakeup",
                 "local_name",
+                "back_up",
+                "backup_advice",
             ), f"{name} imports {imported}"
 
 

@@ -8,6 +8,7 @@ import sys
 import click
 
 from taskserver import __version__
+from taskserver.cli.backup import backup
 from taskserver.cli.cancel import cancel
 from taskserver.cli.exits import EXIT_CODES_HELP
 from taskserver.cli.keys import keys
@@ -46,5 +47,5 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
-for command in (serve, run, tail, wait, list_tasks, cancel, prune, keys):
+for command in (serve, run, tail, wait, list_tasks, cancel, prune, backup, keys):
     main.add_command(command)

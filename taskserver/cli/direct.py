@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 from taskserver.cli.exits import ExitCode, leave, leave_for_os
-from taskserver.errors import Conflict, StartupError, StoreInUse, TaskServerError
+from taskserver.errors import Conflict, StartupError, StoreFull, StoreInUse, TaskServerError
 
 T = TypeVar("T")
 
 
-def directly(work: Coroutine[Any, Any, T]) -> T:
-    """What the work returns; leaves with a message if it fails. Raises StoreInUse."""
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Leaves with a message if what is done here fails. StoreInUse is for others to tell."""
     try:
-        answer = asyncio.run(work)
+        yield
         sys.stdout.flush()
-        return answer
     except StoreInUse:
         raise
     except StartupError as error:
         leave(ExitCode.CANNOT_START, error.message)
     except Conflict as error:
         leave(ExitCode.REFUSED, error.message)
+    except StoreFull as error:
+        leave(ExitCode.IO_ERROR, error.message)
     except TaskServerError as error:
         leave(ExitCode.UNAVAILABLE, error.message)
     except OSError as error:
         leave_for_os(error)
     except KeyboardInterrupt:
         sys.exit(ExitCode.KEYBOARD)
+
+
+def directly(work: Coroutine[Any, Any, T]) -> T:
+    """What the work returns; see ``told``. Raises StoreInUse."""
+    with told():
+        return asyncio.run(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from taskserver.errors import StoreOpenError
@@ -74,6 +75,26 @@ async def join_store(invitation: Invitation, lost: Callable[[], None]) -> Store:
     from taskserver.stores.sqlite.remote import JoinedStore
 
     return await JoinedStore.join(sqlite_path(invitation.url), invitation, lost)
+
+
+def backup_advice(url: str, target: Path) -> str | None:
+    """What to use in the place of ``back_up``, for a database that it cannot back up; None for others."""
+    if not url.startswith(POSTGRES):
+        return None
+    from taskserver.stores.postgres.advice import backup_advice as advice
+
+    return advice(url, target)
+
+
+def back_up(url: str, target: Path, *, force: bool, report: Callable[[int, int], None]) -> int:
+    """Write a checked copy of a SQLite database to a file, while a server uses it; the file's size in bytes.
+
+    ``report`` is told, in between, how much of how much is done. Raises
+    BackupExists, StoreOpenError, StoreFull, StoreUnavailable, OSError.
+    """
+    from taskserver.stores.sqlite.backup import back_up as write
+
+    return write(Path(sqlite_path(url)), target, force=force, report=report)
 
 
 def local_name(url: str) -> str:
