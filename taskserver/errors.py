@@ -184,6 +184,18 @@ class TaskNotFinished(Conflict):
     code = "task_not_finished"
 
 
+class CannotCopy(Conflict):
+    """One database cannot be copied to the other."""
+
+    code = "cannot_copy"
+
+
+class Differs(CannotCopy):
+    """A copy is not like what it was made from."""
+
+    code = "differs"
+
+
 class BackupExists(Conflict):
     """The file that a backup is to be written to exists."""
 

@@ -143,6 +143,8 @@ def test_only_the_stores_package_names_a_backend() -> None:
                 "local_name",
                 "back_up",
                 "backup_advice",
+                "copy_database",
+                "Size",
             ), f"{name} imports {imported}"
 
 

@@ -10,6 +10,7 @@ import click
 from taskserver import __version__
 from taskserver.cli.backup import backup
 from taskserver.cli.cancel import cancel
+from taskserver.cli.copy import copy
 from taskserver.cli.exits import EXIT_CODES_HELP
 from taskserver.cli.keys import keys
 from taskserver.cli.list import list_tasks
@@ -47,5 +48,5 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
-for command in (serve, run, tail, wait, list_tasks, cancel, prune, backup, keys):
+for command in (serve, run, tail, wait, list_tasks, cancel, prune, backup, copy, keys):
     main.add_command(command)

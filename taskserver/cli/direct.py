@@ -9,19 +9,17 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 from taskserver.cli.exits import ExitCode, leave, leave_for_os
-from taskserver.errors import Conflict, StartupError, StoreFull, StoreInUse, TaskServerError
+from taskserver.errors import Conflict, StartupError, StoreFull, TaskServerError
 
 T = TypeVar("T")
 
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Leaves with a message if what is done here fails. StoreInUse is for others to tell."""
+    """Leaves with a message if what is done here fails."""
     try:
         yield
         sys.stdout.flush()
-    except StoreInUse:
-        raise
     except StartupError as error:
         leave(ExitCode.CANNOT_START, error.message)
     except Conflict as error:
@@ -37,6 +35,6 @@ def told() -> Iterator[None]:
 
 
 def directly(work: Coroutine[Any, Any, T]) -> T:
-    """What the work returns; see ``told``. Raises StoreInUse."""
+    """What the work returns; see ``told``."""
     with told():
         return asyncio.run(work)

@@ -37,17 +37,18 @@ def prune(older_than: int, dry_run: bool, database: str, url: str, **connection:
     """
     named = click.get_current_context().get_parameter_source("url") is not ParameterSource.DEFAULT
     if not named:
-        try:
-            directly(_prune(database, older_than, dry_run))
+        if directly(_prune(database, older_than, dry_run)):
             return
-        except StoreInUse:
-            tell(f"a server has {database} open; asking the one at {url}")
+        tell(f"a server has {database} open; asking the one at {url}")
     talk(_ask, url=url, database=database, older_than=older_than, dry_run=dry_run, **connection)
 
 
-async def _prune(database: str, older_than: int, dry_run: bool) -> None:
-    """Without a server, or beside those of PostgreSQL."""
-    store = await open_store(database, create=False)
+async def _prune(database: str, older_than: int, dry_run: bool) -> bool:
+    """Without a server, or beside those of PostgreSQL; False if a server has the file open."""
+    try:
+        store = await open_store(database, create=False)
+    except StoreInUse:
+        return False
     try:
         before = now_us() - older_than * MICROSECONDS
         removed = Ended()
@@ -58,6 +59,7 @@ async def _prune(database: str, older_than: int, dry_run: bool) -> None:
                 removed += ended
             await sweep(store)  # what servers left that were killed
         _say(removed, dry_run)
+        return True
     finally:
         await store.close()
 

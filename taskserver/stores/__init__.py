@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from taskserver.errors import StoreOpenError
 from taskserver.store import Invitation, SharedStore, Store
+from taskserver.stores import copying
+from taskserver.stores.archive import Archive
+from taskserver.stores.copying import Report, Summary
 from taskserver.wakeup import LocalWakeup, Wakeup
 
 SQLITE = "sqlite:///"
@@ -48,11 +52,15 @@ async def open_wakeup(store: Store, listen_url: str | None = None) -> Wakeup:
 
 
 async def _open_postgres(url: str, create: bool) -> Store:
-    try:
-        from taskserver.stores.postgres.store import PostgresStore
-    except ModuleNotFoundError as error:
-        raise StoreOpenError("PostgreSQL needs a driver: pip install 'taskserver[postgres]'") from error
+    _need_driver()
+    from taskserver.stores.postgres.store import PostgresStore
+
     return await PostgresStore.open(url, create=create)
+
+
+def _need_driver() -> None:
+    if importlib.util.find_spec("asyncpg") is None:
+        raise StoreOpenError("PostgreSQL needs a driver: pip install 'taskserver[postgres]'")
 
 
 async def open_shared_store(url: str, *, synchronous: str = "full") -> SharedStore:
@@ -95,6 +103,38 @@ def back_up(url: str, target: Path, *, force: bool, report: Callable[[int, int],
     from taskserver.stores.sqlite.backup import back_up as write
 
     return write(Path(sqlite_path(url)), target, force=force, report=report)
+
+
+async def copy_database(
+    source: str, target: str, report: Report, *, verify_only: bool = False, restart: bool = False
+) -> Summary:
+    """Copy everything from one database to another, or go on with it, and compare both; see ``copying``.
+
+    ``verify_only``: compare them. Both must be without servers. Raises
+    StoreOpenError, StoreInUse, CannotCopy, Differs, StoreUnavailable.
+    """
+    one = await _open_archive(source, create=False)
+    try:
+        other = await _open_archive(target, create=not verify_only)
+        try:
+            if verify_only:
+                return await copying.compare(one, other, report)
+            return await copying.copy(one, other, report, restart=restart)
+        finally:
+            await other.close()
+    finally:
+        await one.close()
+
+
+async def _open_archive(url: str, *, create: bool) -> Archive:
+    if url.startswith(POSTGRES):
+        _need_driver()
+        from taskserver.stores.postgres.archive import PostgresArchive
+
+        return await PostgresArchive.open(url, create=create)
+    from taskserver.stores.sqlite.archive import SqliteArchive
+
+    return await SqliteArchive.open(sqlite_path(url), create=create)
 
 
 def local_name(url: str) -> str:

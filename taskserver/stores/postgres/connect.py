@@ -43,6 +43,10 @@ class Connection(Protocol):
 
     async def fetchval(self, sql: str, *arguments: Any) -> Any: ...
 
+    async def copy_records_to_table(
+        self, table: str, *, records: Iterable[Sequence[Any]], columns: Sequence[str]
+    ) -> str: ...
+
     def transaction(self, *, isolation: str, readonly: bool) -> AbstractAsyncContextManager[None]: ...
 
     async def add_listener(self, channel: str, callback: Callable[..., None]) -> None: ...
@@ -106,9 +110,10 @@ class Address:
             "server_settings": {"application_name": "taskserver"},
         }
 
-    async def connect(self) -> Connection:
+    async def connect(self, command_timeout: float | None = COMMAND_TIMEOUT) -> Connection:
         """A connection of its own."""
-        connection: Connection = await asyncpg.connect(self.dsn, **self._options)
+        options = {**self._options, "command_timeout": command_timeout}
+        connection: Connection = await asyncpg.connect(self.dsn, **options)
         return connection
 
     async def open_pool(self, size: int) -> Pool:

@@ -115,6 +115,13 @@ def dag_from_row(row: Row) -> Dag:
     return Dag(row[0], row[1], _uuid(row[2]), row[3], row[4], _load_dag_tasks(row[5]), row[6], row[7])
 
 
+def dag_to_row(dag: Dag) -> Row:
+    """The values of DAG_COLUMNS."""
+    tasks = dump_dag_tasks(dag.tasks)
+    times = (dag.created_at, dag.updated_at)
+    return (dag.dag_id, dag.owner, dag.config_id, dag.display_name, dag.retries, tasks, *times)
+
+
 def dump_dag_tasks(tasks: Sequence[DagTask]) -> str:
     """A dag's tasks as the ``tasks`` columns have them."""
     return orjson.dumps([(task.task_id, task.result, task.mapped) for task in tasks]).decode()

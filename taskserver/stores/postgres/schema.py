@@ -13,13 +13,16 @@ from taskserver.stores.postgres.failures import describe
 
 APPLICATION = "taskserver"  # tells our schema_version from other programs'
 MIGRATION_LOCK = 0x7461736B  # "task" in ASCII; for pg_advisory_xact_lock
+# Shared by the listening connections of all nodes on a schema (its number is $1); had alone by who copies all of it.
+NODES = "hashtextextended('taskserver nodes', $1)"
 
 
-async def migrate(address: Address, *, create: bool = True) -> str:
+async def migrate(address: Address, *, create: bool = True, copying: bool = False) -> str:
     """Bring the schema up to date in one transaction, or leave it as it was; return its number in the database.
 
-    One that is not there is made if ``create`` says so. Nodes that start at once
-    do so one after the other. Raises StoreOpenError.
+    One that is not there is made if ``create`` says so. ``copying`` is for who copies
+    the database, which keeps others out. Nodes that start at once do so one after
+    the other. Raises StoreOpenError.
     """
     try:
         connection = await address.connect()
@@ -28,12 +31,23 @@ async def migrate(address: Address, *, create: bool = True) -> str:
     try:
         await connection.execute(BEGIN)
         namespace = await _migrate(connection, address, create)
+        if not copying:
+            await _check_copying(connection, address, namespace)
         await connection.execute("COMMIT")
         return namespace
     except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise StoreOpenError(f"cannot open database {address.public}: {describe(error)}") from error
     finally:
         await connection.close()
+
+
+async def _check_copying(connection: Connection, address: Address, namespace: str) -> None:
+    if await connection.fetchval("SELECT EXISTS (SELECT 1 FROM copying)"):
+        raise StoreOpenError(
+            f"cannot open database {address.public}: a copy into it is not finished; run `taskserver copy` again"
+        )
+    if not await connection.fetchval(f"SELECT pg_try_advisory_xact_lock_shared({NODES})", int(namespace)):
+        raise StoreOpenError(f"cannot open database {address.public}: it is being copied")
 
 
 async def _migrate(connection: Connection, address: Address, create: bool) -> str:

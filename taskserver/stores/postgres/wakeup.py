@@ -16,6 +16,7 @@ from secrets import token_urlsafe
 
 from taskserver.stores.postgres.connect import Address, Connection, Pool, borrowed
 from taskserver.stores.postgres.failures import describe
+from taskserver.stores.postgres.schema import NODES
 from taskserver.wakeup import LocalWakeup, Subscription, Wakeup
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class PostgresWakeup(Wakeup):
         self._local = LocalWakeup()
         self._pool = pool
         self._listen = listen
+        self._namespace = int(namespace)
         self._channel = f"taskserver_{namespace}"
         self._node = token_urlsafe(6)
         self._pending: dict[str, None] = {}
@@ -120,6 +122,9 @@ class PostgresWakeup(Wakeup):
                 try:
                     lost = asyncio.Event()
                     connection.add_termination_listener(lambda *_, lost=lost: lost.set())
+                    # Tells `taskserver copy` that there is a node.
+                    if not await connection.fetchval(f"SELECT pg_try_advisory_lock_shared({NODES})", self._namespace):
+                        log.error("the database is being copied; what is written to it now may be missing in the copy")
                     await connection.add_listener(self._channel, self._heard)
                     pause = RECONNECT_PAUSE
                     self._local.wake_all()  # what was told while nobody listened here is lost: let everybody look

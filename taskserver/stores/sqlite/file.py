@@ -28,12 +28,14 @@ class DatabaseFile:
             so at checkpoints only, so that a power failure (not a crash of the
             process) can take back the last commits.
         create: whether to make the file if there is none.
+        unfinished: whether to take one that ``taskserver copy`` has not finished.
     """
 
-    def __init__(self, path: str, synchronous: str, *, create: bool = True) -> None:
+    def __init__(self, path: str, synchronous: str, *, create: bool = True, unfinished: bool = False) -> None:
         self.path = Path(path)
         self._synchronous = synchronous
         self._create = create
+        self._unfinished = unfinished
         self._lock: IO[bytes] | None = None
 
     def open(self) -> sqlite3.Connection:
@@ -110,6 +112,10 @@ class DatabaseFile:
             connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             _migrate(connection, steps)
+            if not self._unfinished and connection.execute("SELECT 1 FROM copying").fetchone():
+                raise StoreOpenError(
+                    f"cannot open database {self.path}: a copy into it is not finished; run `taskserver copy` again"
+                )
         except BaseException:
             connection.close()
             raise

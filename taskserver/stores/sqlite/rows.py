@@ -65,6 +65,13 @@ def task_from_row(row: Row) -> Task:
     )
 
 
+def place_to_row(place: Place | None) -> tuple[str | None, str | None, int | None, int | None]:
+    """The values of ``run, task_id, map_index, try_number``."""
+    if place is None:
+        return None, None, None, None
+    return str(place.run), place.task_id, place.map_index, place.try_number
+
+
 def run_from_row(row: Row) -> Run:
     """A run from RUN_COLUMNS."""
     values = dict(zip(RUN_FIELDS, row, strict=True))
@@ -87,6 +94,13 @@ def run_to_row(run: Run) -> Row:
 def dag_from_row(row: Row) -> Dag:
     """A dag from DAG_COLUMNS."""
     return Dag(row[0], row[1], uuid.UUID(row[2]), row[3], row[4], _load_dag_tasks(row[5]), row[6], row[7])
+
+
+def dag_to_row(dag: Dag) -> Row:
+    """The values of DAG_COLUMNS."""
+    tasks = dump_dag_tasks(dag.tasks)
+    times = (dag.created_at, dag.updated_at)
+    return (dag.dag_id, dag.owner, str(dag.config_id), dag.display_name, dag.retries, tasks, *times)
 
 
 def dump_dag_tasks(tasks: Sequence[DagTask]) -> str:

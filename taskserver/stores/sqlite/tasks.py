@@ -34,7 +34,7 @@ from taskserver.model import (
     outcome_state,
 )
 from taskserver.store import Appended, Change
-from taskserver.stores.sqlite.rows import TASK_COLUMNS, Row, task_from_row
+from taskserver.stores.sqlite.rows import TASK_COLUMNS, Row, place_to_row, task_from_row
 from taskserver.stores.sqlite.works import Heads, Work, Works
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class TaskWrites:
         )
         labels = dumps(dict(task.labels)).decode()
         lease = (task.lease_us, task.lease_expires_at)
-        row = (task.log, task.id, task.owner, task.name, task.state.value, labels, now, *lease, *_columns(task.place))
+        head = (task.log, task.id, task.owner, task.name, task.state.value, labels, now)
+        row = (*head, *lease, *place_to_row(task.place))
         self._db.execute(_INSERT, row)
         self._works.add(task)
         self._tx.changes.append(Change(task))
@@ -229,7 +230,7 @@ class TaskWrites:
 
     def _check_place(self, place: Place) -> None:
         sql = "SELECT id FROM task WHERE run = ? AND task_id = ? AND map_index = ? AND try_number = ?"
-        row = self._db.execute(sql, _columns(place)).fetchone()
+        row = self._db.execute(sql, place_to_row(place)).fetchone()
         if row is not None:
             raise TaskExists(f"the run has try {place.try_number} of task {place.task_id!r} already", {"id": row[0]})
 
@@ -259,12 +260,6 @@ class TaskWrites:
         if not same:
             raise _finished(task)
         return task
-
-
-def _columns(place: Place | None) -> tuple[str | None, str | None, int | None, int | None]:
-    if place is None:
-        return None, None, None, None
-    return str(place.run), place.task_id, place.map_index, place.try_number
 
 
 def _finished(task: Task) -> TaskFinished:
