@@ -47,6 +47,8 @@ from taskserver.stores.postgres.rows import (
 from taskserver.stores.postgres.schema import NODES, migrate
 
 CLOSE_TIMEOUT = 10.0  # seconds
+LOCK_TIMEOUT = 2.0  # seconds; PostgreSQL takes a moment to notice that a client is gone that was killed
+LOCK_PAUSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class _Table:
         key = ", ".join(self.key)
         after = ", ".join(f"${number}" for number in range(1, len(self.key) + 1))
         behind = f"WHERE ({key}) > ({after}) ORDER BY {key} LIMIT {PAGE_ROWS}"
-        some = f"SELECT *, {self.width} AS width FROM {self.name} {behind}"
-        measured = f"SELECT *, sum(width) OVER (ORDER BY {key}) - width AS before FROM ({some}) AS some"
+        few = f"SELECT *, {self.width} AS width FROM {self.name} {behind}"
+        measured = f"SELECT *, sum(width) OVER (ORDER BY {key}) - width AS before FROM ({few}) AS few"
         return f"SELECT {self.columns} FROM ({measured}) AS measured WHERE before < {PAGE_BYTES} ORDER BY {key}"
 
     @property
@@ -129,13 +131,15 @@ class PostgresArchive(Archive):
             connection = await address.connect(command_timeout=None)  # counting may take long
         except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreOpenError(f"cannot open database {address.public}: {describe(error)}") from error
-        if not await connection.fetchval(f"SELECT pg_try_advisory_lock({NODES})", int(namespace)):
+        if not await _locked(connection, int(namespace)):
             await connection.close()
             raise StoreInUse(f"cannot open database {address.public}: taskservers are connected to it; stop them first")
         return cls(address, connection)
 
     async def close(self) -> None:
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is not needed any more
+            await self._db.execute("SELECT pg_advisory_unlock_all()")
+        with contextlib.suppress(Exception):
             await self._db.close(timeout=CLOSE_TIMEOUT)
 
     # --- reading -----------------------------------------------------------------
@@ -210,3 +214,12 @@ class PostgresArchive(Archive):
                 yield
         except Exception as error:
             raise as_answer(error) from error
+
+
+async def _locked(connection: Connection, namespace: int) -> bool:
+    """Keep nodes out for as long as the connection lives; False if there are some."""
+    for _ in range(int(LOCK_TIMEOUT / LOCK_PAUSE)):
+        if await connection.fetchval(f"SELECT pg_try_advisory_lock({NODES})", namespace):
+            return True
+        await asyncio.sleep(LOCK_PAUSE)
+    return False
