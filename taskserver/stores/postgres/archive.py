@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from taskserver.errors import StoreInUse, StoreOpenError
+from taskserver.errors import CannotCopy, StoreInUse, StoreOpenError
 from taskserver.stores.archive import (
     PAGE_BYTES,
     PAGE_ROWS,
@@ -181,10 +181,12 @@ class PostgresArchive(Archive):
 
     async def load(self, kind: Kind, records: Sequence[Record]) -> None:
         table = _TABLES[kind]
+        rows = [table.to_row(record) for record in records]
         async with self._transaction():
-            await self._db.copy_records_to_table(
-                table.name, records=[table.to_row(record) for record in records], columns=table.columns.split(", ")
-            )
+            try:
+                await self._db.copy_records_to_table(table.name, records=rows, columns=table.columns.split(", "))
+            except asyncpg.CharacterNotInRepertoireError as error:
+                raise CannotCopy(f"among the {kind.value} is a text that PostgreSQL cannot keep: {error}") from error
 
     async def finish(self, last_log: int) -> None:
         last_log = max(last_log, await self.last_log())
