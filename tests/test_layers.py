@@ -23,7 +23,7 @@ LAYERS = [
     ["taskserver.tokens", "taskserver.waiting"],
     ["taskserver.audience"],
     ["taskserver.tasks", "taskserver.runs", "taskserver.upkeep"],
-    ["taskserver.stores.taskrules"],
+    ["taskserver.stores.taskrules", "taskserver.stores.rows", "taskserver.stores.chunks"],
     ["taskserver.stores.runrules"],
     ["taskserver.stores"],
     ["taskserver.keyfile"],

@@ -17,27 +17,14 @@ from taskserver.encoding import encode_event
 from taskserver.model import Task
 from taskserver.store import RunChange
 from taskserver.stores import runrules
-from taskserver.stores.postgres.rows import (
-    DAG_COLUMNS,
-    RUN_COLUMNS,
-    RUN_FIELDS,
-    Row,
-    dag_from_row,
-    dump_dag_tasks,
-    marks,
-    run_from_row,
-    run_to_row,
-)
+from taskserver.stores.postgres.rows import dag_from_row, marks, run_from_row, run_to_row
+from taskserver.stores.rows import DAG_COLUMNS, RUN_CHANGES, RUN_COLUMNS, RUN_FIELDS, Row, dump_dag_tasks
 
 if TYPE_CHECKING:
     from taskserver.stores.postgres.transaction import PostgresTransaction
 
 _INSERT = f"INSERT INTO run ({RUN_COLUMNS}) VALUES ({marks(len(RUN_FIELDS))}) ON CONFLICT DO NOTHING RETURNING log"
-_CHANGING = (
-    "state", "started_at", "finished_at", "error", "last", "attempt", "claim", "lease_us", "lease_expires_at",
-    "cancel_requested", "version",
-)  # fmt: skip
-_UPDATE = f"UPDATE run SET {', '.join(f'{name} = ${n}' for n, name in enumerate(_CHANGING, 2))} WHERE log = $1"
+_UPDATE = f"UPDATE run SET {', '.join(f'{name} = ${n}' for n, name in enumerate(RUN_CHANGES, 2))} WHERE log = $1"
 _LOCK = f"SELECT {RUN_COLUMNS} FROM run WHERE id = ANY($1) ORDER BY id FOR UPDATE"
 _PUT_DAG = (
     f"INSERT INTO dag ({DAG_COLUMNS}) VALUES ({marks(8)}) ON CONFLICT (dag_id) DO UPDATE SET"
@@ -256,4 +243,4 @@ class RunWrites:
 def _update_row(run: Run) -> Row:
     """The arguments of _UPDATE."""
     values = dict(zip(RUN_FIELDS, run_to_row(run), strict=True))
-    return (run.log, *(values[name] for name in _CHANGING))
+    return (run.log, *(values[name] for name in RUN_CHANGES))

@@ -15,25 +15,14 @@ from taskserver.encoding import encode_event
 from taskserver.model import Task
 from taskserver.store import RunChange
 from taskserver.stores import runrules
-from taskserver.stores.sqlite.rows import (
-    DAG_COLUMNS,
-    RUN_COLUMNS,
-    RUN_FIELDS,
-    dag_from_row,
-    dump_dag_tasks,
-    run_from_row,
-    run_to_row,
-)
+from taskserver.stores.rows import DAG_COLUMNS, RUN_CHANGES, RUN_COLUMNS, RUN_FIELDS, dump_dag_tasks
+from taskserver.stores.sqlite.rows import dag_from_row, run_from_row, run_to_row
 
 if TYPE_CHECKING:
     from taskserver.stores.sqlite.transaction import SqliteTransaction
 
 _INSERT = f"INSERT INTO run ({RUN_COLUMNS}) VALUES ({', '.join('?' * len(RUN_FIELDS))})"
-_CHANGING = (
-    "state", "started_at", "finished_at", "error", "last", "attempt", "claim", "lease_us", "lease_expires_at",
-    "cancel_requested", "version",
-)  # fmt: skip
-_UPDATE = f"UPDATE run SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE log = ?"
+_UPDATE = f"UPDATE run SET {', '.join(f'{name} = ?' for name in RUN_CHANGES)} WHERE log = ?"
 _PUT_DAG = (
     f"INSERT INTO dag ({DAG_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dag_id) DO UPDATE SET"
     " display_name = excluded.display_name, retries = excluded.retries, tasks = excluded.tasks,"
@@ -192,7 +181,7 @@ class RunWrites:
         if chunk is not None:
             self._tx.add_chunk(work.run.log, chunk)
         values = dict(zip(RUN_FIELDS, run_to_row(work.run), strict=True))
-        self._db.execute(_UPDATE, (*(values[name] for name in _CHANGING), work.run.log))
+        self._db.execute(_UPDATE, (*(values[name] for name in RUN_CHANGES), work.run.log))
         self._tx.changes.append(RunChange(work.run, chunk))
         work.events, work.changed = [], False
         return work.run

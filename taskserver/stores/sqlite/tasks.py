@@ -15,7 +15,8 @@ from taskserver.encoding import cut, dumps, json_pieces
 from taskserver.model import Chunk, Lines, NewTask, Outcome, Place, Task, TaskState, outcome_state
 from taskserver.store import Appended, Change
 from taskserver.stores import taskrules
-from taskserver.stores.sqlite.rows import TASK_COLUMNS, Row, task_from_row
+from taskserver.stores.rows import Row
+from taskserver.stores.sqlite.rows import TASK_COLUMNS, task_from_row
 from taskserver.stores.sqlite.works import Heads, Work, Works
 
 if TYPE_CHECKING:

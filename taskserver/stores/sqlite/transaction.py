@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.model import Chunk
 from taskserver.store import AnyChange
+from taskserver.stores.rows import Row
 from taskserver.stores.sqlite.keys import KeyWrites
-from taskserver.stores.sqlite.rows import INSERT_CHUNK, Row, chunk_key, chunk_to_rows, read_chunks
+from taskserver.stores.sqlite.rows import INSERT_CHUNK, chunk_key, chunk_to_rows, read_chunks
 from taskserver.stores.sqlite.runs import RunWrites
 from taskserver.stores.sqlite.tasks import TaskWrites
 from taskserver.stores.sqlite.works import Heads
