@@ -23,6 +23,8 @@ LAYERS = [
     ["taskserver.tokens", "taskserver.waiting"],
     ["taskserver.audience"],
     ["taskserver.tasks", "taskserver.runs", "taskserver.upkeep"],
+    ["taskserver.stores.taskrules", "taskserver.stores.rows", "taskserver.stores.chunks"],
+    ["taskserver.stores.runrules"],
     ["taskserver.stores"],
     ["taskserver.keyfile"],
     ["taskserver.web.streaming", "taskserver.web.failures", "taskserver.web.prepared"],

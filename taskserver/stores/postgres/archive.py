@@ -30,21 +30,16 @@ from taskserver.stores.postgres.connect import Address, Connection
 from taskserver.stores.postgres.failures import as_answer, describe
 from taskserver.stores.postgres.rows import (
     CHUNK_COLUMNS,
-    DAG_COLUMNS,
-    KEY_COLUMNS,
-    RUN_COLUMNS,
     TASK_COLUMNS,
-    Row,
     dag_from_row,
     dag_to_row,
-    key_from_row,
-    key_to_row,
     run_from_row,
     run_to_row,
     task_from_row,
     task_to_row,
 )
 from taskserver.stores.postgres.schema import NODES, migrate
+from taskserver.stores.rows import DAG_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, Row, key_from_row, key_to_row
 
 CLOSE_TIMEOUT = 10.0  # seconds
 LOCK_TIMEOUT = 2.0  # seconds; PostgreSQL takes a moment to notice that a client is gone that was killed

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from taskserver.errors import KeyExists, KeyNotFound
 from taskserver.model import ApiKey
 from taskserver.store import KeyChange
-from taskserver.stores.postgres.rows import KEY_COLUMNS, key_from_row, key_to_row, marks
+from taskserver.stores.postgres.rows import marks
+from taskserver.stores.rows import KEY_COLUMNS, key_from_row, key_to_row
 
 if TYPE_CHECKING:
     from taskserver.stores.postgres.transaction import PostgresTransaction

@@ -11,7 +11,8 @@ from taskserver.errors import TaskServerError
 from taskserver.model import Chunk
 from taskserver.stores.postgres.connect import Pool, borrowed
 from taskserver.stores.postgres.failures import as_answer
-from taskserver.stores.postgres.rows import FIND_CHUNKS, Row, chunk_from_row, is_packed
+from taskserver.stores.postgres.rows import FIND_CHUNKS, chunk_from_row, is_packed
+from taskserver.stores.rows import Row
 
 K = TypeVar("K", bound=Hashable)
 H = TypeVar("H")

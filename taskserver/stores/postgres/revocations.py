@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from taskserver.errors import StoreUnavailable
 from taskserver.store import AnyChange, KeyChange
 from taskserver.stores.postgres.reads import Readers
-from taskserver.stores.postgres.rows import KEY_COLUMNS, key_from_row
+from taskserver.stores.rows import KEY_COLUMNS, key_from_row
 
 log = logging.getLogger(__name__)
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import orjson
 
-from taskserver.dagmodel import Dag, DagTask, Run, RunState
+from taskserver.dagmodel import Dag, Run, RunState
 from taskserver.encoding import dumps
-from taskserver.model import ApiKey, Chunk, Place, Scope, Task, TaskState
+from taskserver.model import Chunk, Place, Task, TaskState
 from taskserver.stores.chunks import PLAIN, pack, split_chunk, unpack
-
-Row = Sequence[Any]
+from taskserver.stores.rows import RUN_FIELDS, Row, dump_dag_tasks, load_dag_tasks
 
 # The names of a task's columns, in the order of `task_to_row`.
 TASK_FIELDS = (
@@ -23,10 +21,6 @@ TASK_FIELDS = (
     "try_number",
 )  # fmt: skip
 TASK_COLUMNS = ", ".join(TASK_FIELDS)
-RUN_FIELDS = tuple(field.name for field in fields(Run))  # the columns have the fields' names
-RUN_COLUMNS = ", ".join(RUN_FIELDS)
-DAG_COLUMNS = "dag_id, owner, config_id, display_name, retries, tasks, created_at, updated_at"
-KEY_COLUMNS = "id, name, owner, scopes, hash, created_at, expires_at, revoked_at"
 CHUNK_COLUMNS = "log, first, count, codec, payload, side"
 
 
@@ -98,7 +92,7 @@ def run_from_row(row: Row) -> Run:
     values = dict(zip(RUN_FIELDS, row, strict=True))
     values["id"] = _uuid(values["id"])
     values["state"] = RunState(values["state"])
-    values["tasks"] = _load_dag_tasks(values["tasks"])
+    values["tasks"] = load_dag_tasks(values["tasks"])
     return Run(**values)
 
 
@@ -112,7 +106,7 @@ def run_to_row(run: Run) -> Row:
 
 def dag_from_row(row: Row) -> Dag:
     """A dag from DAG_COLUMNS."""
-    return Dag(row[0], row[1], _uuid(row[2]), row[3], row[4], _load_dag_tasks(row[5]), row[6], row[7])
+    return Dag(row[0], row[1], _uuid(row[2]), row[3], row[4], load_dag_tasks(row[5]), row[6], row[7])
 
 
 def dag_to_row(dag: Dag) -> Row:
@@ -120,35 +114,6 @@ def dag_to_row(dag: Dag) -> Row:
     tasks = dump_dag_tasks(dag.tasks)
     times = (dag.created_at, dag.updated_at)
     return (dag.dag_id, dag.owner, dag.config_id, dag.display_name, dag.retries, tasks, *times)
-
-
-def dump_dag_tasks(tasks: Sequence[DagTask]) -> str:
-    """A dag's tasks as the ``tasks`` columns have them."""
-    return orjson.dumps([(task.task_id, task.result, task.mapped) for task in tasks]).decode()
-
-
-def _load_dag_tasks(text: str) -> tuple[DagTask, ...]:
-    return tuple(DagTask(*values) for values in orjson.loads(text))
-
-
-def key_from_row(row: Row) -> ApiKey:
-    """An API key from KEY_COLUMNS."""
-    return ApiKey(
-        id=row[0],
-        name=row[1],
-        owner=row[2],
-        scopes=frozenset(Scope(scope) for scope in row[3].split()),
-        hash=row[4],
-        created_at=row[5],
-        expires_at=row[6],
-        revoked_at=row[7],
-    )
-
-
-def key_to_row(key: ApiKey) -> Row:
-    """The values of KEY_COLUMNS."""
-    scopes = " ".join(sorted(scope.value for scope in key.scopes))
-    return (key.id, key.name, key.owner, scopes, key.hash, key.created_at, key.expires_at, key.revoked_at)
 
 
 def _uuid(value: uuid.UUID) -> uuid.UUID:

@@ -9,43 +9,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, derived_state
-from taskserver.encoding import SEPARATOR, encode_event
-from taskserver.errors import (
-    DagExists,
-    DagNotFound,
-    RunClaimed,
-    RunExists,
-    RunFinished,
-    RunNotFound,
-    TasksRunning,
-)
-from taskserver.model import Chunk, Task, lease_end
+from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState
+from taskserver.encoding import encode_event
+from taskserver.model import Task
 from taskserver.store import MAX_REMOVED, RunChange
-from taskserver.stores.postgres.rows import (
-    DAG_COLUMNS,
-    RUN_COLUMNS,
-    RUN_FIELDS,
-    Row,
-    dag_from_row,
-    dump_dag_tasks,
-    marks,
-    run_from_row,
-    run_to_row,
-)
+from taskserver.stores import runrules
+from taskserver.stores.postgres.rows import dag_from_row, marks, run_from_row, run_to_row
+from taskserver.stores.rows import DAG_COLUMNS, RUN_CHANGES, RUN_COLUMNS, RUN_FIELDS, Row, dump_dag_tasks
 
 if TYPE_CHECKING:
     from taskserver.stores.postgres.transaction import PostgresTransaction
 
 _INSERT = f"INSERT INTO run ({RUN_COLUMNS}) VALUES ({marks(len(RUN_FIELDS))}) ON CONFLICT DO NOTHING RETURNING log"
-_CHANGING = (
-    "state", "started_at", "finished_at", "error", "last", "attempt", "claim", "lease_us", "lease_expires_at",
-    "cancel_requested", "version",
-)  # fmt: skip
-_UPDATE = f"UPDATE run SET {', '.join(f'{name} = ${n}' for n, name in enumerate(_CHANGING, 2))} WHERE log = $1"
+_UPDATE = f"UPDATE run SET {', '.join(f'{name} = ${n}' for n, name in enumerate(RUN_CHANGES, 2))} WHERE log = $1"
 _LOCK = f"SELECT {RUN_COLUMNS} FROM run WHERE id = ANY($1) ORDER BY id FOR UPDATE"
 _PUT_DAG = (
     f"INSERT INTO dag ({DAG_COLUMNS}) VALUES ({marks(8)}) ON CONFLICT (dag_id) DO UPDATE SET"
@@ -88,7 +67,7 @@ class RunWrites:
         values = (new.dag_id, new.owner, config_id, new.display_name, new.retries, tasks, now, now)
         row = await self._tx.db.fetchrow(_PUT_DAG, *values)
         if row is None:
-            raise DagExists(f"dag id {new.dag_id!r} is taken", {"dag_id": new.dag_id})
+            raise runrules.dag_taken(new.dag_id)
         return dag_from_row(row)
 
     # --- runs --------------------------------------------------------------------
@@ -96,35 +75,11 @@ class RunWrites:
     async def create(self, new: NewRun, now: int) -> Run:
         row = await self._tx.db.fetchrow(f"SELECT {DAG_COLUMNS} FROM dag WHERE dag_id = $1", new.dag_id)
         if row is None:
-            raise DagNotFound(f"there is no dag {new.dag_id!r}")
+            raise runrules.no_dag(new.dag_id)
         dag = dag_from_row(row)
-        run = Run(
-            id=new.id,
-            log=await self._tx.next_log(),
-            owner=dag.owner,
-            dag_id=dag.dag_id,
-            run_id=new.run_id,
-            state=RunState.QUEUED,
-            tasks=dag.tasks,
-            conf=new.conf,
-            retries=dag.retries,
-            queued_at=now,
-            run_after=now if new.run_after is None else new.run_after,
-            display_name=dag.display_name,
-            triggered_by=new.triggered_by,
-            metadata=new.metadata,
-            tag=new.tag,
-            note=new.note,
-            partition_key=new.partition_key,
-            logical_date=new.logical_date,
-            data_interval_start=new.data_interval_start,
-            data_interval_end=new.data_interval_end,
-        )
+        run = runrules.new_run(new, dag, await self._tx.next_log(), now)
         if await self._tx.db.fetchrow(_INSERT, *run_to_row(run)) is None:
-            raise RunExists(
-                f"dag {dag.dag_id!r} has a run with this run id or logical date already",
-                {"dag_id": dag.dag_id, "run_id": new.run_id},
-            )
+            raise runrules.run_taken(new)
         self._tx.changes.append(RunChange(run))
         return run
 
@@ -139,37 +94,19 @@ class RunWrites:
         if row is None:
             return None
         work = self._take(row)
-        run = work.run
-        self._change(
-            work,
-            state=RunState.RUNNING,
-            started_at=now if run.started_at is None else run.started_at,
-            attempt=run.attempt + 1,
-            claim=claim,
-            lease_us=lease_us,
-            lease_expires_at=lease_end(now, lease_us),
-        )
+        self._become(work, runrules.claimed(work.run, claim, lease_us, now))
         return self._settle(work)
 
     async def heartbeat(self, run: uuid.UUID, claim: str, now: int) -> Run:
         work = await self._load(run)
-        self._check_open(work, claim)
-        self._change(work, lease_expires_at=lease_end(now, work.run.lease_us))
+        runrules.check_open(work.run, claim)
+        self._become(work, runrules.heard_of(work.run, now))
         return self._settle(work)
 
     async def finish(self, run: uuid.UUID, claim: str | None, state: RunState | None, error: str, now: int) -> Run:
         work = await self._load(run)
         tasks = await self._tx.tasks.states_of_run(run)
-        if state is None and all(task.finished for task in tasks):
-            state = derived_state(tasks)
-        if state is RunState.FAILED and work.run.cancel_requested:
-            state = RunState.CANCELLED
-        if work.run.finished and (work.run.claim, work.run.state, work.run.error) == (claim, state, error):
-            return work.run
-        self._check_open(work, claim)
-        if state is None:
-            raise TasksRunning("some of the run's tasks still run; end them first, or say how the run has ended")
-        self._end(work, state, error, now)
+        self._become(work, runrules.finished(work.run, claim, state, error, tasks, now))
         return self._settle(work)
 
     async def request_cancel(self, run: uuid.UUID, now: int) -> Run:
@@ -178,9 +115,7 @@ class RunWrites:
             return work.run
         await self._tx.tasks.cancel_run(run, now)
         await self._take_notes()
-        self._change(work, cancel_requested=True)
-        if work.run.state is RunState.QUEUED:
-            self._end(work, RunState.CANCELLED, "cancelled while it was queued", now)
+        self._become(work, runrules.cancelled(work.run, now))
         return self._settle(work)
 
     async def delete(self, run: uuid.UUID, most: int = MAX_REMOVED) -> int:
@@ -208,13 +143,9 @@ class RunWrites:
             work = await self._load(run)
             if work.run.lease_expires_at is None or work.run.lease_expires_at > now:
                 continue  # another node dealt with it, or heard of it, while its lock was waited for
-            error = f"claimant lost: not heard of for {(work.run.lease_us or 0) / 1_000_000:g} s"
-            await self._tx.tasks.interrupt_run(work.run.id, error, now)
+            await self._tx.tasks.interrupt_run(work.run.id, runrules.claimant_lost(work.run), now)
             await self._take_notes()
-            if work.run.attempt <= work.run.retries and not work.run.cancel_requested:
-                self._change(work, state=RunState.QUEUED, claim=None, lease_us=None, lease_expires_at=None)
-            else:
-                self._end(work, RunState.INTERRUPTED, error, now)
+            self._become(work, runrules.without_claimant(work.run, now))
             lost.append(self._settle(work))
         return lost
 
@@ -240,7 +171,7 @@ class RunWrites:
 
     async def check_claim(self, run: uuid.UUID, claim: str | None) -> None:
         """Raise unless a task may be created in the run by this claimant (or by anybody, if it has none)."""
-        self._check_open(await self._load(run), claim)
+        runrules.check_open((await self._load(run)).run, claim)
 
     def note(self, task: Task) -> None:
         """Note a task's transition in its run, if it belongs to one."""
@@ -277,7 +208,7 @@ class RunWrites:
         await self._take_notes()
         work = self._works[run]
         if work is None:
-            raise RunNotFound(f"there is no run {str(run)!r}")
+            raise runrules.no_run(run)
         return work
 
     async def _take_notes(self) -> None:
@@ -293,33 +224,20 @@ class RunWrites:
                 continue  # its event log is closed; what a straggler does stands in its own state
             work.events.append(encode_event(task))
             work.changed = True
-            if task.started_at is not None and work.run.state is RunState.QUEUED:
-                self._change(work, state=RunState.RUNNING, started_at=work.run.started_at or task.started_at)
+            self._become(work, runrules.started_by(work.run, task))
 
-    def _check_open(self, work: _Work, claim: str | None) -> None:
-        run = work.run
-        if run.finished:
-            raise RunFinished(f"run {str(run.id)!r} has ended as {run.state.value}", {"state": run.state.value})
-        if run.claim != claim:
-            raise RunClaimed(f"run {str(run.id)!r} is not claimed with this claim", {"state": run.state.value})
-
-    def _change(self, work: _Work, **values: object) -> None:
-        work.run = replace(work.run, **values)  # type: ignore[arg-type]
-        work.changed = True
-
-    def _end(self, work: _Work, state: RunState, error: str, now: int) -> None:
-        self._change(work, state=state, error=error, finished_at=now, lease_expires_at=None)
+    def _become(self, work: _Work, run: Run) -> None:
+        if run is not work.run:
+            work.run = run
+            work.changed = True
 
     def _settle(self, work: _Work) -> Run:
         """Take over a run's collected events and note the change; the run as it then stands."""
         if not work.changed:
             return work.run
-        chunk = None
-        work.run = replace(work.run, version=work.run.version + 1)
-        if work.events:
-            chunk = Chunk(work.run.last, len(work.events), SEPARATOR.join(work.events))
+        work.run, chunk = runrules.committed(work.run, work.events)
+        if chunk is not None:
             self._tx.add_chunk(work.run.log, chunk)
-            work.run = replace(work.run, last=chunk.end)
         self._tx.changes.append(RunChange(work.run, chunk))
         work.events, work.changed, work.dirty = [], False, True
         return work.run
@@ -328,4 +246,4 @@ class RunWrites:
 def _update_row(run: Run) -> Row:
     """The arguments of _UPDATE."""
     values = dict(zip(RUN_FIELDS, run_to_row(run), strict=True))
-    return (run.log, *(values[name] for name in _CHANGING))
+    return (run.log, *(values[name] for name in RUN_CHANGES))

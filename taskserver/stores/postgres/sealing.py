@@ -13,7 +13,8 @@ from taskserver.model import Chunk
 from taskserver.stores.chunks import PLAIN, join_chunks, split_chunk
 from taskserver.stores.postgres.connect import Connection, Pool, transaction
 from taskserver.stores.postgres.failures import as_answer
-from taskserver.stores.postgres.rows import ADD_CHUNKS, Row, chunk_from_row, columns_of, sealed_row
+from taskserver.stores.postgres.rows import ADD_CHUNKS, chunk_from_row, columns_of, sealed_row
+from taskserver.stores.rows import Row
 
 SEAL_BYTES = 1024 * 1024  # of output per commit
 SEAL_ROWS = 4096

@@ -25,23 +25,14 @@ from taskserver.stores.postgres.keys import KeyWrites
 from taskserver.stores.postgres.reads import Heads, Readers
 from taskserver.stores.postgres.retention import ANY_DISCARDED, ANY_ENDED, COUNT_ENDED, prune, sweep
 from taskserver.stores.postgres.revocations import Revocations
-from taskserver.stores.postgres.rows import (
-    DAG_COLUMNS,
-    KEY_COLUMNS,
-    RUN_COLUMNS,
-    TASK_COLUMNS,
-    dag_from_row,
-    key_from_row,
-    label_texts,
-    run_from_row,
-    task_from_row,
-)
+from taskserver.stores.postgres.rows import TASK_COLUMNS, dag_from_row, label_texts, run_from_row, task_from_row
 from taskserver.stores.postgres.runs import RunWrites
 from taskserver.stores.postgres.schema import migrate
 from taskserver.stores.postgres.sealing import seal
 from taskserver.stores.postgres.tasks import TaskWrites
 from taskserver.stores.postgres.transaction import Operation, PostgresTransaction
 from taskserver.stores.postgres.wakeup import PostgresWakeup
+from taskserver.stores.rows import DAG_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, key_from_row
 
 READERS = 6  # connections; long catch-ups must not stand in the way of short looks
 CLOSE_TIMEOUT = 10.0  # seconds for reads that are under way

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from taskserver.config import MAX_LINE_NUMBER
 from taskserver.encoding import cut, json_pieces
-from taskserver.errors import AppendConflict, TaskExists, TaskFinished, TaskNotFinished, TooLarge
-from taskserver.model import (
-    CANCELLED_CODE,
-    INTERRUPTED_CODE,
-    Lines,
-    NewTask,
-    Outcome,
-    Place,
-    Task,
-    TaskState,
-    lease_end,
-    outcome_state,
-)
+from taskserver.model import Lines, NewTask, Outcome, Place, Task, TaskState, outcome_state
 from taskserver.store import Appended, Change
+from taskserver.stores import taskrules
 from taskserver.stores.postgres.rows import TASK_COLUMNS, place_to_row, task_from_row
 from taskserver.stores.postgres.works import Work, Works
 
@@ -30,8 +17,6 @@ if TYPE_CHECKING:
     from taskserver.stores.postgres.transaction import PostgresTransaction
 
 MAX_EXPIRED = 1000  # tasks in one commit; the reaper comes again soon
-
-_PRODUCERS_WORD = (TaskState.SUCCESS, TaskState.FAILED)  # ends that only somebody who worked on it can tell
 
 _LEASED = "finished_at IS NULL AND lease_us IS NOT NULL"
 # What is locked is being heard of at this moment, or dealt with by another node.
@@ -66,24 +51,13 @@ class TaskWrites:
 
     async def create(self, new: NewTask, now: int) -> Task:
         if await self._works.find(new.id) is not None:
-            raise TaskExists(f"task id {new.id!r} is taken", {"id": new.id})
+            raise taskrules.id_taken(new.id)
         if new.place is not None:
             self._tx.need_alone()
             await self._tx.runs.lock([new.place.run])  # nobody else takes a place in it meanwhile
             await self._check_place(new.place)
             await self._tx.runs.check_claim(new.place.run, new.claim)
-        task = Task(
-            id=new.id,
-            log=await self._tx.next_log(),
-            owner=new.owner,
-            name=new.name,
-            state=TaskState.QUEUED,
-            created_at=now,
-            labels=new.labels,
-            lease_us=new.lease_us,
-            lease_expires_at=lease_end(now, new.lease_us),
-            place=new.place,
-        )
+        task = taskrules.new_task(new, await self._tx.next_log(), now)
         self._works.add(task)
         self._tx.changes.append(Change(task))
         self._tx.runs.note(task)
@@ -94,7 +68,7 @@ class TaskWrites:
         if first is not None and first != work.last:
             await self._check_repeat(work, lines, first)
             return Appended(first, first + lines.count, work.task.cancel_requested)
-        self._check_running(work, lines)
+        taskrules.check_running(work.task, work.last, lines)
         start = work.last
         if lines.count:
             work.lines.append(lines)
@@ -111,16 +85,16 @@ class TaskWrites:
             if first is not None and first != work.last:
                 await self._check_repeat(work, lines, first)
             else:
-                self._check_running(work, lines)
+                taskrules.check_running(work.task, work.last, lines)
                 work.lines.append(lines)
                 work.last += lines.count
         elif first is not None and first != work.last:
-            raise _conflict(work, first)
+            raise taskrules.refused_append(work.task, work.last, first)
         return self._end(work, outcome_state(outcome, work.task.cancel_requested), outcome, now)
 
     async def heartbeat(self, task_id: str, now: int) -> Task:
         work = await self._works.load(task_id)
-        self._check_running(work, None)
+        taskrules.check_running(work.task, work.last, None)
         work.touched_at = now
         self._works.settle(work)
         return work.task
@@ -132,15 +106,12 @@ class TaskWrites:
         if task.finished or task.cancel_requested:
             return task
         if task.state is TaskState.QUEUED:
-            work.task = replace(task, cancel_requested=True)
-            outcome = Outcome(CANCELLED_CODE, "cancelled before it was started")
-            return self._end(work, TaskState.CANCELLED, outcome, now)
+            return self._end(work, TaskState.CANCELLED, taskrules.CANCELLED_IN_QUEUE, now, cancel_requested=True)
         return self._works.change(work, cancel_requested=True)
 
     async def delete(self, task_id: str) -> None:
         task = (await self._works.load(task_id)).task
-        if not task.finished:
-            raise TaskNotFinished(f"task {task_id!r} is {task.state.value}; only a finished task can be deleted")
+        taskrules.check_deletable(task)
         await self._remove([task])
 
     async def lock_of_run(self, run: uuid.UUID, limit: int) -> None:
@@ -158,8 +129,8 @@ class TaskWrites:
 
     async def expire_leases(self, now: int) -> list[Task]:
         await self._tx.flush()
-        lost = self._works.take(await self._tx.db.fetch(_OVERDUE, now))
-        return [self._interrupt(work, _silence(work.task), now) for work in lost]
+        overdue = self._works.take(await self._tx.db.fetch(_OVERDUE, now))
+        return [self._interrupt(work, taskrules.lost("producer", work.task.lease_us), now) for work in overdue]
 
     async def interrupt_run(self, run: uuid.UUID, error: str, now: int) -> None:
         """End the live tasks of a run whose claimant is lost."""
@@ -213,19 +184,10 @@ class TaskWrites:
             self._tx.changes.append(Change(task, deleted=True))
 
     def _interrupt(self, work: Work, error: str, now: int) -> Task:
-        return self._end(work, TaskState.INTERRUPTED, Outcome(INTERRUPTED_CODE, error), now)
+        return self._end(work, TaskState.INTERRUPTED, taskrules.interruption(error), now)
 
-    def _end(self, work: Work, state: TaskState, outcome: Outcome, now: int) -> Task:
-        task = self._works.change(
-            work,
-            state=state,
-            code=outcome.code,
-            error=outcome.error,
-            result=outcome.result,
-            started_at=work.task.started_at or (now if state in _PRODUCERS_WORD else None),
-            finished_at=now,
-            lease_expires_at=None,
-        )
+    def _end(self, work: Work, state: TaskState, outcome: Outcome, now: int, **also: Any) -> Task:
+        task = self._works.change(work, **taskrules.end_of(work.task, state, outcome, now), **also)
         self._tx.runs.note(task)
         return task
 
@@ -236,19 +198,13 @@ class TaskWrites:
         sql = "SELECT id FROM task WHERE run = $1 AND task_id = $2 AND map_index = $3 AND try_number = $4"
         taken_by = await self._tx.db.fetchval(sql, *place_to_row(place))
         if taken_by is not None:
-            raise TaskExists(f"the run has try {place.try_number} of task {place.task_id!r} already", {"id": taken_by})
-
-    def _check_running(self, work: Work, lines: Lines | None) -> None:
-        if work.task.finished:
-            raise _finished(work.task)
-        if lines is not None and work.last + lines.count > MAX_LINE_NUMBER:
-            raise TooLarge(f"a task's output holds at most {MAX_LINE_NUMBER} lines", {"last": work.last})
+            raise taskrules.place_taken(place, taken_by)
 
     async def _check_repeat(self, work: Work, lines: Lines, first: int) -> None:
         """Return if ``lines`` stand at ``first`` already, as they do when a producer repeats itself."""
         end = first + lines.count
         if end > work.last or not await self._stands(work, lines, first, end):
-            raise _finished(work.task) if work.task.finished else _conflict(work, first)
+            raise taskrules.refused_append(work.task, work.last, first)
 
     async def _stands(self, work: Work, lines: Lines, first: int, end: int) -> bool:
         self._works.settle(work)
@@ -257,25 +213,10 @@ class TaskWrites:
 
     async def _check_same_end(self, work: Work, outcome: Outcome, lines: Lines | None, first: int | None) -> Task:
         task = work.task
-        same = (task.code, task.error, task.result) == (outcome.code, outcome.error, outcome.result)
-        if same and lines is not None and lines.count:
-            start = task.last - lines.count if first is None else first
-            same = start >= 0 and start + lines.count == task.last
-            same = same and await self._stands(work, lines, start, task.last)
-        if not same:
-            raise _finished(task)
+        if not taskrules.is_same_end(task, outcome):
+            raise taskrules.has_finished(task)
+        if lines is not None and lines.count:
+            start = taskrules.last_lines_at(task, lines, first)
+            if start is None or not await self._stands(work, lines, start, task.last):
+                raise taskrules.has_finished(task)
         return task
-
-
-def _silence(task: Task) -> str:
-    return f"producer lost: not heard of for {(task.lease_us or 0) / 1_000_000:g} s"
-
-
-def _finished(task: Task) -> TaskFinished:
-    payload = {"last": task.last, "state": task.state.value, "code": task.code}
-    return TaskFinished(f"task {task.id!r} has ended as {task.state.value}", payload)
-
-
-def _conflict(work: Work, first: int) -> AppendConflict:
-    message = f"first is {first}, but the output ends at line {work.last} and other lines stand there"
-    return AppendConflict(message, {"last": work.last})

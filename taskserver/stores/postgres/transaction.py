@@ -20,9 +20,10 @@ from taskserver.store import AnyChange
 from taskserver.stores.postgres.committer import Job, NotAlone
 from taskserver.stores.postgres.connect import Connection
 from taskserver.stores.postgres.keys import KeyWrites
-from taskserver.stores.postgres.rows import ADD_CHUNKS, FIND_CHUNKS, Row, chunk_from_row, chunk_to_rows, columns_of
+from taskserver.stores.postgres.rows import ADD_CHUNKS, FIND_CHUNKS, chunk_from_row, chunk_to_rows, columns_of
 from taskserver.stores.postgres.runs import RunWrites
 from taskserver.stores.postgres.tasks import TaskWrites
+from taskserver.stores.rows import Row
 
 T = TypeVar("T")
 

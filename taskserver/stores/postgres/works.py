@@ -18,13 +18,13 @@ from taskserver.store import Change
 from taskserver.stores.postgres.rows import (
     TASK_COLUMNS,
     TASK_FIELDS,
-    Row,
     add_chunks,
     columns_of,
     marks,
     task_from_row,
     task_to_row,
 )
+from taskserver.stores.rows import Row
 
 if TYPE_CHECKING:
     from taskserver.stores.postgres.transaction import PostgresTransaction

@@ -27,20 +27,15 @@ from taskserver.stores.archive import (
     StoredChunk,
     StoredTask,
 )
+from taskserver.stores.rows import DAG_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, Row, key_from_row, key_to_row
 from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.rows import (
-    DAG_COLUMNS,
     INSERT_CHUNK,
-    KEY_COLUMNS,
     LINE_BITS,
-    RUN_COLUMNS,
     TASK_COLUMNS,
-    Row,
     chunk_key,
     dag_from_row,
     dag_to_row,
-    key_from_row,
-    key_to_row,
     place_to_row,
     run_from_row,
     run_to_row,

@@ -14,8 +14,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import aiosqlite
 
 from taskserver.errors import StoreUnavailable
+from taskserver.stores.rows import Row
 from taskserver.stores.sqlite.file import reader_uri
-from taskserver.stores.sqlite.rows import Row
 
 READERS = 2  # one more than one, so that a long list does not stand in the way of a short look
 # Pages of lines are read by threads of their own, which decompress them as well: the event loop has one hop for all of

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import fields
-from typing import Any
 
 import orjson
 
 from taskserver.config import MAX_LINE_NUMBER
-from taskserver.dagmodel import Dag, DagTask, Run, RunState
+from taskserver.dagmodel import Dag, Run, RunState
 from taskserver.encoding import cut
-from taskserver.model import ApiKey, Chunk, Place, Scope, Task, TaskState
+from taskserver.model import Chunk, Place, Task, TaskState
 from taskserver.stores.chunks import CHUNK_BYTES, PLAIN, pack, split_chunk, unpack
-
-Row = Sequence[Any]
+from taskserver.stores.rows import RUN_FIELDS, Row, dump_dag_tasks, load_dag_tasks
 
 LINE_BITS = 32  # of a chunk's key; the log has the 31 above
 
@@ -32,10 +28,6 @@ TASK_COLUMNS = (
     f"log, id, owner, name, state, {_LAST}, code, error, labels, created_at, started_at, finished_at,"
     " lease_us, lease_expires_at, cancel_requested, version, run, task_id, map_index, try_number"
 )
-RUN_FIELDS = tuple(field.name for field in fields(Run))  # the columns have the fields' names
-RUN_COLUMNS = ", ".join(RUN_FIELDS)
-DAG_COLUMNS = "dag_id, owner, config_id, display_name, retries, tasks, created_at, updated_at"
-KEY_COLUMNS = "id, name, owner, scopes, hash, created_at, expires_at, revoked_at"
 
 
 def task_from_row(row: Row) -> Task:
@@ -77,7 +69,7 @@ def run_from_row(row: Row) -> Run:
     values = dict(zip(RUN_FIELDS, row, strict=True))
     values["id"] = uuid.UUID(values["id"])
     values["state"] = RunState(values["state"])
-    values["tasks"] = _load_dag_tasks(values["tasks"])
+    values["tasks"] = load_dag_tasks(values["tasks"])
     values["cancel_requested"] = bool(values["cancel_requested"])
     return Run(**values)
 
@@ -93,7 +85,7 @@ def run_to_row(run: Run) -> Row:
 
 def dag_from_row(row: Row) -> Dag:
     """A dag from DAG_COLUMNS."""
-    return Dag(row[0], row[1], uuid.UUID(row[2]), row[3], row[4], _load_dag_tasks(row[5]), row[6], row[7])
+    return Dag(row[0], row[1], uuid.UUID(row[2]), row[3], row[4], load_dag_tasks(row[5]), row[6], row[7])
 
 
 def dag_to_row(dag: Dag) -> Row:
@@ -101,35 +93,6 @@ def dag_to_row(dag: Dag) -> Row:
     tasks = dump_dag_tasks(dag.tasks)
     times = (dag.created_at, dag.updated_at)
     return (dag.dag_id, dag.owner, str(dag.config_id), dag.display_name, dag.retries, tasks, *times)
-
-
-def dump_dag_tasks(tasks: Sequence[DagTask]) -> str:
-    """A dag's tasks as the ``tasks`` columns have them."""
-    return orjson.dumps([(task.task_id, task.result, task.mapped) for task in tasks]).decode()
-
-
-def _load_dag_tasks(text: str) -> tuple[DagTask, ...]:
-    return tuple(DagTask(*values) for values in orjson.loads(text))
-
-
-def key_from_row(row: Row) -> ApiKey:
-    """An API key from KEY_COLUMNS."""
-    return ApiKey(
-        id=row[0],
-        name=row[1],
-        owner=row[2],
-        scopes=frozenset(Scope(scope) for scope in row[3].split()),
-        hash=row[4],
-        created_at=row[5],
-        expires_at=row[6],
-        revoked_at=row[7],
-    )
-
-
-def key_to_row(key: ApiKey) -> Row:
-    """The values of KEY_COLUMNS."""
-    scopes = " ".join(sorted(scope.value for scope in key.scopes))
-    return (key.id, key.name, key.owner, scopes, key.hash, key.created_at, key.expires_at, key.revoked_at)
 
 
 # --- chunks --------------------------------------------------------------------

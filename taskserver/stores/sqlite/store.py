@@ -20,24 +20,13 @@ from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, TaskNotFoun
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
 from taskserver.store import AnyChange, Appended, Ended, Listener, Store
 from taskserver.stores.chunks import join_chunks, split_chunk
+from taskserver.stores.rows import DAG_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, Row, key_from_row
 from taskserver.stores.sqlite.committer import GroupCommitter
 from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.keys import KeyWrites
 from taskserver.stores.sqlite.readers import Readers
 from taskserver.stores.sqlite.retention import ANY_DISCARDED, ANY_ENDED, COUNT_RUNS, COUNT_TASKS, RetentionWrites
-from taskserver.stores.sqlite.rows import (
-    DAG_COLUMNS,
-    KEY_COLUMNS,
-    RUN_COLUMNS,
-    TASK_COLUMNS,
-    Row,
-    dag_from_row,
-    key_from_row,
-    read_page,
-    run_from_row,
-    sealed_row,
-    task_from_row,
-)
+from taskserver.stores.sqlite.rows import TASK_COLUMNS, dag_from_row, read_page, run_from_row, sealed_row, task_from_row
 from taskserver.stores.sqlite.runs import RunWrites
 from taskserver.stores.sqlite.tasks import TaskWrites
 from taskserver.stores.sqlite.transaction import Operation, SqliteTransaction

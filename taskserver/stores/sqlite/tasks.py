@@ -9,32 +9,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from taskserver.config import MAX_LINE_NUMBER
 from taskserver.encoding import cut, dumps, json_pieces
-from taskserver.errors import (
-    AppendConflict,
-    TaskExists,
-    TaskFinished,
-    TaskNotFinished,
-    TooLarge,
-)
-from taskserver.model import (
-    CANCELLED_CODE,
-    INTERRUPTED_CODE,
-    Chunk,
-    Lines,
-    NewTask,
-    Outcome,
-    Place,
-    Task,
-    TaskState,
-    lease_end,
-    outcome_state,
-)
+from taskserver.model import Chunk, Lines, NewTask, Outcome, Place, Task, TaskState, outcome_state
 from taskserver.store import Appended, Change
-from taskserver.stores.sqlite.rows import TASK_COLUMNS, Row, place_to_row, task_from_row
+from taskserver.stores import taskrules
+from taskserver.stores.rows import Row
+from taskserver.stores.sqlite.rows import TASK_COLUMNS, place_to_row, task_from_row
 from taskserver.stores.sqlite.works import Heads, Work, Works
 
 if TYPE_CHECKING:
@@ -44,8 +26,6 @@ _INSERT = (
     "INSERT INTO task (log, id, owner, name, state, labels, created_at, lease_us, lease_expires_at,"
     " run, task_id, map_index, try_number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-
-_PRODUCERS_WORD = (TaskState.SUCCESS, TaskState.FAILED)  # ends that only somebody who worked on it can tell
 
 
 class TaskWrites:
@@ -58,22 +38,11 @@ class TaskWrites:
 
     def create(self, new: NewTask, now: int) -> Task:
         if self._db.execute("SELECT 1 FROM task WHERE id = ?", (new.id,)).fetchone():
-            raise TaskExists(f"task id {new.id!r} is taken", {"id": new.id})
+            raise taskrules.id_taken(new.id)
         if new.place is not None:
             self._check_place(new.place)
             self._tx.runs.check_claim(new.place.run, new.claim)
-        task = Task(
-            id=new.id,
-            log=self._tx.next_log(),
-            owner=new.owner,
-            name=new.name,
-            state=TaskState.QUEUED,
-            created_at=now,
-            labels=new.labels,
-            lease_us=new.lease_us,
-            lease_expires_at=lease_end(now, new.lease_us),
-            place=new.place,
-        )
+        task = taskrules.new_task(new, self._tx.next_log(), now)
         labels = dumps(dict(task.labels)).decode()
         lease = (task.lease_us, task.lease_expires_at)
         head = (task.log, task.id, task.owner, task.name, task.state.value, labels, now)
@@ -89,7 +58,7 @@ class TaskWrites:
         if first is not None and first != work.last:
             self._check_repeat(work, lines, first)
             return Appended(first, first + lines.count, work.task.cancel_requested)
-        self._check_running(work, lines)
+        taskrules.check_running(work.task, work.last, lines)
         start = work.last
         if lines.count:
             work.lines.append(lines)
@@ -106,17 +75,17 @@ class TaskWrites:
             if first is not None and first != work.last:
                 self._check_repeat(work, lines, first)
             else:
-                self._check_running(work, lines)
+                taskrules.check_running(work.task, work.last, lines)
                 work.lines.append(lines)
                 work.last += lines.count
         elif first is not None and first != work.last:
-            raise _conflict(work, first)
+            raise taskrules.refused_append(work.task, work.last, first)
         state = outcome_state(outcome, work.task.cancel_requested)
         return self._end(work, state, outcome, now)
 
     def heartbeat(self, task_id: str, now: int) -> Task:
         work = self._works.load(task_id)
-        self._check_running(work, None)
+        taskrules.check_running(work.task, work.last, None)
         work.touched_at = now
         self._works.settle(work)
         return work.task
@@ -128,14 +97,12 @@ class TaskWrites:
         if task.finished or task.cancel_requested:
             return task
         if task.state is TaskState.QUEUED:
-            outcome = Outcome(CANCELLED_CODE, "cancelled before it was started")
-            return self._end(work, TaskState.CANCELLED, outcome, now, cancel_requested=True)
+            return self._end(work, TaskState.CANCELLED, taskrules.CANCELLED_IN_QUEUE, now, cancel_requested=True)
         return self._works.change(work, cancel_requested=True)
 
     def delete(self, task_id: str) -> None:
         task = self._works.load(task_id).task
-        if not task.finished:
-            raise TaskNotFinished(f"task {task_id!r} is {task.state.value}; only a finished task can be deleted")
+        taskrules.check_deletable(task)
         self.remove(task)
 
     def remove_of_run(self, run: uuid.UUID, limit: int) -> int:
@@ -150,16 +117,14 @@ class TaskWrites:
         ended = []
         for (task_id,) in self._db.execute("SELECT id FROM task WHERE lease_expires_at <= ?", (now,)).fetchall():
             work = self._works.load(task_id)
-            seconds = (work.task.lease_us or 0) / 1_000_000
-            outcome = Outcome(INTERRUPTED_CODE, f"producer lost: not heard of for {seconds:g} s")
-            ended.append(self._end(work, TaskState.INTERRUPTED, outcome, now))
+            ended.append(self._interrupt(work, taskrules.lost("producer", work.task.lease_us), now))
         return ended
 
     def interrupt_run(self, run: uuid.UUID, error: str, now: int) -> None:
         """End the live tasks of a run whose claimant is lost."""
         for task in self.of_run(run):
             if not task.finished:
-                self._end(self._works.load(task.id), TaskState.INTERRUPTED, Outcome(INTERRUPTED_CODE, error), now)
+                self._interrupt(self._works.load(task.id), error, now)
 
     def cancel_run(self, run: uuid.UUID, now: int) -> None:
         """Ask the live tasks of a run to stop."""
@@ -208,21 +173,11 @@ class TaskWrites:
         """Take note that all of it is durable."""
         self._works.committed()
 
-    def _end(
-        self, work: Work, state: TaskState, outcome: Outcome, now: int, *, cancel_requested: bool | None = None
-    ) -> Task:
-        task = work.task
-        task = self._works.change(
-            work,
-            state=state,
-            code=outcome.code,
-            error=outcome.error,
-            result=outcome.result,
-            started_at=task.started_at or (now if state in _PRODUCERS_WORD else None),
-            finished_at=now,
-            lease_expires_at=None,
-            cancel_requested=task.cancel_requested if cancel_requested is None else cancel_requested,
-        )
+    def _interrupt(self, work: Work, error: str, now: int) -> Task:
+        return self._end(work, TaskState.INTERRUPTED, taskrules.interruption(error), now)
+
+    def _end(self, work: Work, state: TaskState, outcome: Outcome, now: int, **also: Any) -> Task:
+        task = self._works.change(work, **taskrules.end_of(work.task, state, outcome, now), **also)
         self._tx.runs.note(task)
         return task
 
@@ -232,19 +187,13 @@ class TaskWrites:
         sql = "SELECT id FROM task WHERE run = ? AND task_id = ? AND map_index = ? AND try_number = ?"
         row = self._db.execute(sql, place_to_row(place)).fetchone()
         if row is not None:
-            raise TaskExists(f"the run has try {place.try_number} of task {place.task_id!r} already", {"id": row[0]})
-
-    def _check_running(self, work: Work, lines: Lines | None) -> None:
-        if work.task.finished:
-            raise _finished(work.task)
-        if lines is not None and work.last + lines.count > MAX_LINE_NUMBER:
-            raise TooLarge(f"a task's output holds at most {MAX_LINE_NUMBER} lines", {"last": work.last})
+            raise taskrules.place_taken(place, row[0])
 
     def _check_repeat(self, work: Work, lines: Lines, first: int) -> None:
         """Return if ``lines`` stand at ``first`` already, as they do when a producer repeats itself."""
         end = first + lines.count
         if end > work.last or not self._stands(work, lines, first, end):
-            raise _finished(work.task) if work.task.finished else _conflict(work, first)
+            raise taskrules.refused_append(work.task, work.last, first)
 
     def _stands(self, work: Work, lines: Lines, first: int, end: int) -> bool:
         self._works.settle(work)
@@ -253,20 +202,10 @@ class TaskWrites:
 
     def _check_same_end(self, work: Work, outcome: Outcome, lines: Lines | None, first: int | None) -> Task:
         task = work.task
-        same = (task.code, task.error, task.result) == (outcome.code, outcome.error, outcome.result)
-        if same and lines is not None and lines.count:
-            start = task.last - lines.count if first is None else first
-            same = start >= 0 and start + lines.count == task.last and self._stands(work, lines, start, task.last)
-        if not same:
-            raise _finished(task)
+        if not taskrules.is_same_end(task, outcome):
+            raise taskrules.has_finished(task)
+        if lines is not None and lines.count:
+            start = taskrules.last_lines_at(task, lines, first)
+            if start is None or not self._stands(work, lines, start, task.last):
+                raise taskrules.has_finished(task)
         return task
-
-
-def _finished(task: Task) -> TaskFinished:
-    payload = {"last": task.last, "state": task.state.value, "code": task.code}
-    return TaskFinished(f"task {task.id!r} has ended as {task.state.value}", payload)
-
-
-def _conflict(work: Work, first: int) -> AppendConflict:
-    message = f"first is {first}, but the output ends at line {work.last} and other lines stand there"
-    return AppendConflict(message, {"last": work.last})

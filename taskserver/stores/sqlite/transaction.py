@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 
 from taskserver.model import Chunk
 from taskserver.store import AnyChange
+from taskserver.stores.rows import Row
 from taskserver.stores.sqlite.keys import KeyWrites
 from taskserver.stores.sqlite.retention import RetentionWrites
-from taskserver.stores.sqlite.rows import INSERT_CHUNK, Row, chunk_key, chunk_to_rows, read_chunks
+from taskserver.stores.sqlite.rows import INSERT_CHUNK, chunk_key, chunk_to_rows, read_chunks
 from taskserver.stores.sqlite.runs import RunWrites
 from taskserver.stores.sqlite.tasks import TaskWrites
 from taskserver.stores.sqlite.works import Heads

@@ -16,7 +16,8 @@ from taskserver.encoding import merge_lines
 from taskserver.errors import TaskNotFound
 from taskserver.model import Chunk, Lines, Task, TaskState, lease_end
 from taskserver.store import Change
-from taskserver.stores.sqlite.rows import TASK_COLUMNS, Row, task_from_row
+from taskserver.stores.rows import Row
+from taskserver.stores.sqlite.rows import TASK_COLUMNS, task_from_row
 
 if TYPE_CHECKING:
     from taskserver.stores.sqlite.transaction import SqliteTransaction
