@@ -18,9 +18,9 @@ class ExitCode(enum.IntEnum):
     """Exit codes of all commands, from sysexits.h where it has one. A wrong command line is click's 2."""
 
     CANNOT_START = 3
-    """``serve`` cannot start."""
+    """The database cannot be used, or ``serve`` cannot start."""
     REFUSED = 65
-    """The server refused the request."""
+    """The server refused the request; or what is there forbids it, or (``copy``) the two differ."""
     NOT_FOUND = 66
     """There is no such task or key."""
     UNAVAILABLE = 69
@@ -43,8 +43,8 @@ EXIT_CODES_HELP = """
 \b
 Exit codes of their own have:
   2    a wrong command line
-  3    serve: the server cannot start
-  65   the server refused the request
+  3    the database cannot be used; serve: the server cannot start
+  65   the server refused the request; backup: FILE exists; copy: DST is not empty, or the two differ
   66   there is no such task or key
   69   the server cannot be reached, or cannot answer now
   74   reading or writing on this side failed

@@ -19,6 +19,7 @@ from taskserver.model import ApiKey, NewTask, Scope, Stream, TaskFilter
 from taskserver.stores import copy_database, open_store, open_wakeup
 from taskserver.stores.archive import Kind, Size
 from taskserver.stores.copying import Summary
+from taskserver.stores.postgres.archive import PostgresArchive
 from tests.contract.helpers import FAILURE, NOW, SECOND, create, finished, lines, numbered, sides, texts
 from tests.contract.run_helpers import CLAIM, add_task, claim, events, register, trigger
 from tests.postgres import PostgresServer
@@ -229,6 +230,17 @@ async def test_databases_that_are_in_use_are_refused(way: tuple[str, str]) -> No
         await store.close()
     with pytest.raises(StoreInUse):
         await copied(source, source)
+
+
+async def test_a_node_does_not_start_while_its_database_is_copied(postgres: PostgresServer, tmp_path: Path) -> None:
+    url = await postgres.database(tmp_path)
+    await fill(url)
+
+    copying = await PostgresArchive.open(url, create=False)
+    with pytest.raises(StoreOpenError, match="is being copied"):
+        await open_store(url)
+    await copying.close()
+    await (await open_store(url)).close()
 
 
 async def test_one_that_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -165,6 +166,24 @@ class Commands:
     def until_state(self, task_id: str, state: str) -> None:
         """Wait until a task is in a state."""
         until(lambda: self.task(task_id)["state"] == state, f"the state {state}")
+
+
+def on_a_terminal(taskserver: Commands, *arguments: str) -> str:
+    """What a command shows on a terminal."""
+    outer, inner = pty.openpty()
+    with subprocess.Popen(
+        [*TASKSERVER, *arguments], env={**taskserver.environment, "COLUMNS": "120"}, stdout=inner, stderr=inner
+    ) as command:
+        os.close(inner)
+        shown = b""
+        try:
+            while data := os.read(outer, 4096):
+                shown += data
+        except OSError:
+            pass  # the command has left its terminal
+        os.close(outer)
+    assert command.wait() == 0
+    return shown.decode()
 
 
 def gone(pid: int) -> bool:

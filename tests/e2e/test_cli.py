@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import TASKSERVER, Commands
+from tests.e2e.commands import TASKSERVER, Commands, on_a_terminal
 from tests.server import until
 
 NO_SERVER = "http://127.0.0.1:9"  # "discard": nobody serves it any more
@@ -26,24 +24,6 @@ EVERY_COMMAND = [
     ["keys", "list"],
     ["keys", "revoke", "x"],
 ]
-
-
-def on_a_terminal(taskserver: Commands, *arguments: str) -> str:
-    """What a command shows on a terminal."""
-    outer, inner = pty.openpty()
-    with subprocess.Popen(
-        [*TASKSERVER, *arguments], env={**taskserver.environment, "COLUMNS": "120"}, stdout=inner, stderr=inner
-    ) as command:
-        os.close(inner)
-        shown = b""
-        try:
-            while data := os.read(outer, 4096):
-                shown += data
-        except OSError:
-            pass  # the command has left its terminal
-        os.close(outer)
-    assert command.wait() == 0
-    return shown.decode()
 
 
 # --- list, cancel -----------------------------------------------------------------

@@ -13,28 +13,23 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
 from taskserver.encoding import dumps
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, TaskNotFound
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
 from taskserver.store import AnyChange, Appended, Ended, Listener, Store
-from taskserver.stores.chunks import join_chunks, split_chunk
 from taskserver.stores.rows import DAG_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, Row, key_from_row
 from taskserver.stores.sqlite.committer import GroupCommitter
 from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.keys import KeyWrites
 from taskserver.stores.sqlite.readers import Readers
 from taskserver.stores.sqlite.retention import ANY_DISCARDED, ANY_ENDED, COUNT_RUNS, COUNT_TASKS, RetentionWrites
-from taskserver.stores.sqlite.rows import TASK_COLUMNS, dag_from_row, read_page, run_from_row, sealed_row, task_from_row
+from taskserver.stores.sqlite.rows import TASK_COLUMNS, dag_from_row, read_page, run_from_row, task_from_row
 from taskserver.stores.sqlite.runs import RunWrites
+from taskserver.stores.sqlite.sealing import seal
 from taskserver.stores.sqlite.tasks import TaskWrites
 from taskserver.stores.sqlite.transaction import Operation, SqliteTransaction
 from taskserver.stores.sqlite.works import Heads
-
-# What the sealer rewrites in one commit: what waits behind it waits a millisecond or two.
-SEAL_BYTES = 256 * 1024
-SEAL_ROWS = 1000  # that many appends of one line make one chunk
 
 # json_each and not json_extract: a label's name may hold quotes and dots.
 _HAS_LABEL = (
@@ -232,18 +227,7 @@ class SqliteStore(Store):
         return [task_from_row(row) for row in await self._query(sql, (limit,))]
 
     async def seal(self, log: int) -> None:
-        first, loop = 0, asyncio.get_running_loop()
-        began = loop.time()
-        while chunks := await self._readers.run(read_page, log, first, MAX_LINE_NUMBER, SEAL_BYTES, SEAL_ROWS):
-            # Compression runs in a thread: it takes milliseconds and lets go of the interpreter.
-            rows = await asyncio.to_thread(_seal_rows, log, chunks)
-            if not await self._tasks(TaskWrites.replace_chunks, log, chunks, rows):
-                return  # it was deleted, or somebody else is sealing it
-            first = chunks[-1].end
-            # Half of the time belongs to those who wait for an answer; nobody waits for this.
-            await asyncio.sleep(loop.time() - began)
-            began = loop.time()
-        await self._tasks(TaskWrites.mark_sealed, log)
+        await seal(log, self._readers, self._tasks)
 
     # --- retention ---------------------------------------------------------------
 
@@ -316,7 +300,3 @@ class SqliteStore(Store):
 
 def _nobody(changes: Sequence[AnyChange]) -> None:
     """The listener of a store that nobody listens to."""
-
-
-def _seal_rows(log: int, chunks: Sequence[Chunk]) -> list[Row]:
-    return [sealed_row(log, part) for part in split_chunk(join_chunks(chunks))]
