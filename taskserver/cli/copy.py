@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import click
 
-from taskserver.cli.direct import directly
+from taskserver.cli.direct import told
 from taskserver.cli.exits import tell
 from taskserver.cli.options import option
 from taskserver.cli.progress import Bar, bar
@@ -34,13 +35,18 @@ def copy(source: str, target: str, verify_only: bool, restart: bool) -> None:
       taskserver copy sqlite:///tasks.db postgresql://tasks@db/tasks
     """
     began = time.monotonic()
-    with bar() as show:
+    with told(), bar() as show:
         work = copy_database(source, target, _Reporter(show), verify_only=verify_only, restart=restart)
-        summary = directly(work)
-    records = ", ".join(f"{count:,} {kind.value}" for kind, count in summary.records.items() if count)
+        summary = asyncio.run(work)
     what = "both have" if verify_only else "copied"
-    tell(f"{what} {records or 'nothing'}; {summary.lines:,} lines ({time.monotonic() - began:.1f} s)")
+    records = [_counted(count, kind.value) for kind, count in summary.records.items() if count]
+    seconds = time.monotonic() - began
+    tell(f"{what} {', '.join([*records, _counted(summary.lines, 'lines')])} ({seconds:.1f} s)")
     click.echo(f"sha256 {summary.digest}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
 
 
 class _Reporter:

@@ -35,8 +35,12 @@ def prune(older_than: int, dry_run: bool, database: str, url: str, **connection:
     Example:
       taskserver prune --older-than 30d --dry-run
     """
-    named = click.get_current_context().get_parameter_source("url") is not ParameterSource.DEFAULT
-    if not named:
+    source = click.get_current_context().get_parameter_source
+    if source("url") is ParameterSource.COMMANDLINE:
+        direct = False
+    else:  # what stands on the command line beats the environment
+        direct = source("url") is ParameterSource.DEFAULT or source("database") is ParameterSource.COMMANDLINE
+    if direct:
         if directly(_prune(database, older_than, dry_run)):
             return
         tell(f"a server has {database} open; asking the one at {url}")

@@ -1,4 +1,4 @@
-"""PROTOCOLS.md, A3: what ended long ago is removed, as an admin asks for it."""
+"""PROTOCOLS.md, A4: what ended long ago is removed, as an admin asks for it."""
 
 from __future__ import annotations
 

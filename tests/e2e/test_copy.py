@@ -64,7 +64,7 @@ def test_there_and_back_with_equal_checksums(
 
     there = taskserver("copy", server.database, database)
     assert there.code == 0, there.err
-    assert f"taskserver: copied 2 keys, 1 secrets, {TASKS} tasks; {TASKS * LINES:,} lines (" in there.err
+    assert f"taskserver: copied 2 keys, 1 secret, {TASKS} tasks, {TASKS * LINES:,} lines (" in there.err
     with elsewhere(tmp_path / "postgres", database, server) as other:
         assert as_they_are(other) == before
         assert other.get("/v1/tasks", key=reader).status == 200

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from taskserver.errors import StoreOpenError
+from taskserver.stores import open_store
 from tests.e2e.commands import Commands
+from tests.postgres import PostgresServer
 from tests.server import Server, until
 
 LINES = 60_000
@@ -64,7 +69,8 @@ def test_a_running_server_is_asked(operator: Commands) -> None:
     would = operator(*cron, "--dry-run", "--url", server.url)
     assert (would.code, would.lines, would.err) == (0, ["would remove 600 tasks and 0 runs"], "")
     done = operator(*cron, TASKSERVER_URL=server.url)
-    assert (done.code, done.lines, done.err) == (0, ["removed 600 tasks and 0 runs"], "")
+    assert (done.code, done.lines) == (0, ["removed 600 tasks and 0 runs"])
+    assert done.err == f"taskserver: a server has {server.database} open; asking the one at {server.url}\n"
     assert server.get("/v1/tasks").json["tasks"] == []
     reader = server.new_key("ann", "read", "write")
     refused = operator(*cron, "--url", server.url, "--key", reader)
@@ -108,3 +114,50 @@ def test_a_server_that_is_killed_while_it_removes_goes_on(server: Server) -> Non
     server.start()
     until(lambda: rows(server, "chunk") == rows(server, "discarded") == 0, "the others' end")
     assert server.get("/v1/tasks").json["tasks"] == []
+
+
+@pytest.fixture
+def node(postgres: PostgresServer, tmp_path: Path) -> Iterator[Server]:
+    """A server on PostgreSQL."""
+    server = Server(tmp_path)
+    server.database = asyncio.run(postgres.database(tmp_path))
+    server.arguments = ("--bootstrap-key-file", str(server.key_file))
+    with server:
+        yield server
+
+
+def test_postgresql_is_pruned_beside_its_servers(node: Server) -> None:
+    operator = Commands(node, node.folder)
+    task = finished(node, "old", LINES)
+    node.new_task(id="live")
+    cron = ("prune", "--older-than", "0s", "--database", node.database)
+    assert operator(*cron, "--dry-run").lines == ["would remove 1 task and 0 runs"]
+    done = operator(*cron)
+    assert (done.code, done.lines, done.err) == (0, ["removed 1 task and 0 runs"], "")
+    assert node.get(f"/v1/tasks/{task}").status == 404
+    assert node.get(f"/v1/tasks/{task}/output?format=text").status == 404
+    assert [task["id"] for task in node.get("/v1/tasks").json["tasks"]] == ["live"]
+
+
+def test_several_nodes_that_keep_for_a_time_share_the_work(node: Server) -> None:
+    tasks = [finished(node, f"old-{number}", 20) for number in range(60)]
+    node.new_task(id="live")
+    node.stop()
+    node.arguments += ("--keep-finished", "1s")
+    node.start()
+    second = Server(node.folder, *node.arguments)
+    second.database = node.database
+    with second:
+        for task in tasks:
+            until(lambda: second.get(f"/v1/tasks/{task}").status == 404, "its end")  # noqa: B023
+        assert second.get("/v1/tasks/live").status == 200
+    assert "Traceback" not in node.log
+
+
+async def test_a_schema_that_is_not_there_is_not_made(postgres: PostgresServer, tmp_path: Path) -> None:
+    url = await postgres.database(tmp_path)
+    with pytest.raises(StoreOpenError, match="there are no tables of taskserver's in it"):
+        await open_store(url, create=False)
+    with pytest.raises(StoreOpenError, match="there are no tables of taskserver's in it"):
+        await open_store(url, create=False)
+    await (await open_store(url)).close()

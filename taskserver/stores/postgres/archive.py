@@ -126,10 +126,13 @@ class PostgresArchive(Archive):
             connection = await address.connect(command_timeout=None)  # counting may take long
         except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreOpenError(f"cannot open database {address.public}: {describe(error)}") from error
-        if not await _locked(connection, int(namespace)):
-            await connection.close()
-            raise StoreInUse(f"cannot open database {address.public}: taskservers are connected to it; stop them first")
-        return cls(address, connection)
+        archive = cls(address, connection)
+        try:
+            await archive._keep_nodes_out(int(namespace))
+        except BaseException:
+            await archive.close()
+            raise
+        return archive
 
     async def close(self) -> None:
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is not needed any more
@@ -198,6 +201,15 @@ class PostgresArchive(Archive):
 
     # --- plumbing ----------------------------------------------------------------
 
+    async def _keep_nodes_out(self, namespace: int) -> None:
+        """For as long as the connection lives. Raises StoreInUse if there are some."""
+        for _ in range(int(LOCK_TIMEOUT / LOCK_PAUSE)):
+            ((locked,),) = await self._rows(f"SELECT pg_try_advisory_lock({NODES})", namespace)
+            if locked:
+                return
+            await asyncio.sleep(LOCK_PAUSE)
+        raise StoreInUse(f"cannot open database {self.name}: taskservers are connected to it; stop them first")
+
     async def _rows(self, sql: str, *arguments: Any) -> list[Row]:
         try:
             return await self._db.fetch(sql, *arguments)
@@ -211,12 +223,3 @@ class PostgresArchive(Archive):
                 yield
         except Exception as error:
             raise as_answer(error) from error
-
-
-async def _locked(connection: Connection, namespace: int) -> bool:
-    """Keep nodes out for as long as the connection lives; False if there are some."""
-    for _ in range(int(LOCK_TIMEOUT / LOCK_PAUSE)):
-        if await connection.fetchval(f"SELECT pg_try_advisory_lock({NODES})", namespace):
-            return True
-        await asyncio.sleep(LOCK_PAUSE)
-    return False
