@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -170,16 +170,25 @@ async def _digests(archive: Archive, done: _Done | None = None) -> AsyncGenerato
     log: _Log | None = None
     async with aclosing(_pages(archive, Kind.CHUNKS, START[Kind.CHUNKS])) as pages:
         async for page in pages:
-            for number, chunks in itertools.groupby(page, lambda chunk: chunk.log):
-                if log is not None and log.number != number:
-                    yield log.digest()
-                    log = None
-                log = log or _Log(archive, number)
-                await asyncio.to_thread(log.add, list(chunks))
+            complete, log = await asyncio.to_thread(_digest_page, archive, log, page)
+            for digest in complete:
+                yield digest
             if done is not None:
                 done.add(page)
     if log is not None:
         yield log.digest()
+
+
+def _digest_page(archive: Archive, log: _Log | None, page: list[StoredChunk]) -> tuple[list[LogDigest], _Log | None]:
+    """Take in a page behind what has been read of ``log``: the logs that end in it, and the one that may go on."""
+    complete = []
+    for number, chunks in itertools.groupby(page, lambda chunk: chunk.log):
+        if log is not None and log.number != number:
+            complete.append(log.digest())
+            log = None
+        log = log or _Log(archive, number)
+        log.add(chunks)
+    return complete, log
 
 
 class _Log:
@@ -192,7 +201,7 @@ class _Log:
         self._texts = hashlib.sha256()
         self._sides = hashlib.sha256()
 
-    def add(self, chunks: list[StoredChunk]) -> None:
+    def add(self, chunks: Iterable[StoredChunk]) -> None:
         """Read the next chunks. Raises Differs if they are damaged: not even themselves."""
         for stored in chunks:
             try:

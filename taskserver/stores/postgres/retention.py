@@ -30,9 +30,11 @@ _MY_TURN = (
     "SELECT pg_try_advisory_xact_lock(hashtextextended('taskserver retention', 'discarded'::regclass::oid::bigint))"
 )
 _DISCARDED = "SELECT log, run FROM discarded ORDER BY log LIMIT $1"
-# `octet_length` does not read what it measures.
-_CHUNKS = "SELECT log, first, octet_length(payload) FROM chunk WHERE log = ANY($1) ORDER BY log, first LIMIT $2"
-_REMOVE = "DELETE FROM chunk WHERE log = ANY($1) AND (log, first) <= ($2, $3)"
+# The last ones first, so that what is left of a log has no gaps. `octet_length` does not read what it measures.
+_CHUNKS = (
+    "SELECT log, first, octet_length(payload) FROM chunk WHERE log = ANY($1) ORDER BY log DESC, first DESC LIMIT $2"
+)
+_REMOVE = "DELETE FROM chunk WHERE log = ANY($1) AND (log, first) >= ($2, $3)"
 _DONE = "DELETE FROM discarded WHERE log = ANY($1)"
 
 
@@ -91,7 +93,7 @@ async def _sweep(tx: PostgresTransaction) -> bool:
 
 
 async def _remove_chunks(connection: Connection, logs: Sequence[int]) -> None:
-    """Remove the first chunks of some logs, and the logs that have none left."""
+    """Remove the last chunks of some logs, and the logs that have none left."""
     rows = await connection.fetch(_CHUNKS, logs, SWEEP_ROWS)
     removed = freed = 0
     while removed < len(rows) and freed < SWEEP_BYTES:
@@ -100,6 +102,6 @@ async def _remove_chunks(connection: Connection, logs: Sequence[int]) -> None:
     if removed:
         log, first, _ = rows[removed - 1]
         await connection.execute(_REMOVE, logs, log, first)
-    if removed == SWEEP_ROWS or freed >= SWEEP_BYTES:  # of the last log there may be more
-        logs = [other for other in logs if other < log]
+    if removed == SWEEP_ROWS or freed >= SWEEP_BYTES:  # of this log there may be more
+        logs = [other for other in logs if other > log]
     await connection.execute(_DONE, logs)

@@ -21,7 +21,8 @@ ANY_ENDED = (
 ANY_DISCARDED = "SELECT 1 FROM discarded LIMIT 1"
 _TASKS = f"SELECT {TASK_COLUMNS} FROM task WHERE finished_at < ? AND run IS NULL ORDER BY finished_at LIMIT ?"
 _RUNS = "SELECT id FROM run WHERE finished_at < ? ORDER BY finished_at LIMIT ?"
-_CHUNKS = "SELECT key, length(payload) FROM chunk WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
+# The last ones first, so that what is left of a log has no gaps.
+_CHUNKS = "SELECT key, length(payload) FROM chunk WHERE key >= ? AND key < ? ORDER BY key DESC LIMIT ?"
 
 
 class RetentionWrites:
@@ -60,11 +61,11 @@ class RetentionWrites:
         return self._db.execute(ANY_DISCARDED).fetchone() is not None
 
     def _remove_chunks(self, log: int, rows: int, size: int) -> tuple[int, int]:
-        """Remove a log's first chunks: so many rows, or what has so many bytes. How many of both."""
+        """Remove a log's last chunks: so many rows, or what has so many bytes. How many of both."""
         start, end = chunk_key(log, 0), chunk_key(log + 1, 0)
         removed = freed = 0
         for key, length in self._db.execute(_CHUNKS, (start, end, rows)).fetchall():
-            end = key + 1
+            start = key
             removed += 1
             freed += length
             if freed >= size:
