@@ -11,6 +11,7 @@ from taskserver.cli.direct import told
 from taskserver.cli.exits import tell
 from taskserver.cli.options import option
 from taskserver.cli.progress import Bar, bar
+from taskserver.cli.show import counted
 from taskserver.config import MIB
 from taskserver.stores import copy_database
 from taskserver.stores.archive import Size
@@ -39,14 +40,10 @@ def copy(source: str, target: str, verify_only: bool, restart: bool) -> None:
         work = copy_database(source, target, _Reporter(show), verify_only=verify_only, restart=restart)
         summary = asyncio.run(work)
     what = "both have" if verify_only else "copied"
-    records = [_counted(count, kind.value) for kind, count in summary.records.items() if count]
+    records = [counted(count, kind.value) for kind, count in summary.records.items() if count]
     seconds = time.monotonic() - began
-    tell(f"{what} {', '.join([*records, _counted(summary.lines, 'lines')])} ({seconds:.1f} s)")
+    tell(f"{what} {', '.join([*records, counted(summary.lines, 'lines')])} ({seconds:.1f} s)")
     click.echo(f"sha256 {summary.digest}")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
 
 
 class _Reporter:

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from taskserver.cli.direct import directly
 from taskserver.cli.exits import tell
 from taskserver.cli.options import connection_options, duration, option
+from taskserver.cli.show import counted
 from taskserver.cli.talk import talk
 from taskserver.client import TaskClient
 from taskserver.errors import StoreInUse
@@ -81,8 +82,4 @@ async def _ask(client: TaskClient, older_than: int, dry_run: bool) -> int:
 
 def _say(ended: Ended, dry_run: bool) -> None:
     what = "would remove" if dry_run else "removed"
-    click.echo(f"{what} {_counted(ended.tasks, 'task')} and {_counted(ended.runs, 'run')}")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    click.echo(f"{what} {counted(ended.tasks, 'tasks')} and {counted(ended.runs, 'runs')}")

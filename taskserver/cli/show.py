@@ -38,3 +38,8 @@ def moment(time: datetime | None) -> str:
     if sys.stdout.isatty():
         return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things, ``what`` being the plural."""
+    return f"{count:,} {what.removesuffix('s') if count == 1 else what}"

@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from taskserver.errors import StoreOpenError
 from taskserver.store import Invitation, SharedStore, Store
-from taskserver.stores import copying
-from taskserver.stores.archive import Archive
-from taskserver.stores.copying import Report, Summary
 from taskserver.wakeup import LocalWakeup, Wakeup
+
+if TYPE_CHECKING:
+    from taskserver.stores.archive import Archive
+    from taskserver.stores.copying import Report, Summary
 
 SQLITE = "sqlite:///"
 POSTGRES = ("postgresql://", "postgres://")
 
-# The imports stand in the functions, so that a backend's driver is loaded only when it is used.
+# The imports stand in the functions, so that a backend's driver, and what packs output, is loaded only when it is used.
 
 
 async def open_store(url: str, *, synchronous: str = "full", create: bool = True) -> Store:
@@ -113,6 +115,8 @@ async def copy_database(
     ``verify_only``: compare them. Both must be without servers. Raises
     StoreOpenError, StoreInUse, CannotCopy, Differs, StoreUnavailable.
     """
+    from taskserver.stores import copying
+
     one = await _open_archive(source, create=False)
     try:
         other = await _open_archive(target, create=not verify_only)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import pty
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +22,7 @@ from taskserver.cli import main
 from taskserver.encoding import decode_side, decode_texts, quoted
 from taskserver.model import Stream
 from taskserver.stores import open_store
-from tests.server import Server, until
+from tests.server import CALL_LIMIT, Server, until
 
 COMMAND_LIMIT = 60.0  # seconds; reached only by a failure
 TASKSERVER = (sys.executable, "-m", "taskserver")
@@ -184,6 +186,14 @@ def on_a_terminal(taskserver: Commands, *arguments: str) -> str:
         os.close(outer)
     assert command.wait() == 0
     return shown.decode()
+
+
+def signed_in(server: Server, token: str) -> bool:
+    """Whether a token that was issued before is still good."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=CALL_LIMIT)
+    with closing(connection):
+        connection.request("GET", "/api/v2/dags", headers={"Authorization": f"Bearer {token}"})
+        return connection.getresponse().status == 200
 
 
 def gone(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import shutil
 import sqlite3
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import Commands
+from tests.e2e.commands import Commands, signed_in
 from tests.e2e.ledger import Record, compare
-from tests.server import CALL_LIMIT, Server, until
+from tests.server import Server, until
 
 PRODUCERS = 4
 BATCH = 50
@@ -92,14 +91,6 @@ def test_under_load_and_restored_elsewhere(server: Server, taskserver: Commands,
         # It goes on where the backup ends.
         first = other.get("/v1/tasks/producer-0").json["last"]
         assert other.post(f"/v1/tasks/producer-0/output?first={first}", "more").json["last"] == first + 1
-
-
-def signed_in(server: Server, token: str) -> bool:
-    """Whether a token that was issued before is still good."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=CALL_LIMIT)
-    with closing(connection):
-        connection.request("GET", "/api/v2/dags", headers={"Authorization": f"Bearer {token}"})
-        return connection.getresponse().status == 200
 
 
 def test_without_a_server_too_and_over_an_older_one(server: Server, taskserver: Commands, tmp_path: Path) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import shutil
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import Commands, on_a_terminal
+from tests.e2e.commands import Commands, on_a_terminal, signed_in
 from tests.postgres import PostgresServer
-from tests.server import CALL_LIMIT, Server
+from tests.server import Server
 
 TASKS, LINES = 10, 5000
 
@@ -35,13 +33,6 @@ def elsewhere(folder: Path, database: str, origin: Server) -> Server:
 def as_they_are(server: Server) -> list[object]:
     tasks = server.get("/v1/tasks?limit=100").json["tasks"]
     return [server.get(f"/v1/tasks/{task['id']}").json for task in tasks]
-
-
-def signed_in(server: Server, token: str) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=CALL_LIMIT)
-    with closing(connection):
-        connection.request("GET", "/api/v2/dags", headers={"Authorization": f"Bearer {token}"})
-        return connection.getresponse().status == 200
 
 
 def test_there_and_back_with_equal_checksums(
