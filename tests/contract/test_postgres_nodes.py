@@ -234,6 +234,37 @@ class TestTwoNodes:
         runs = await asyncio.gather(*(store.expire_runs(later) for store in (nodes.a, nodes.b) * 3))
         assert sum(map(len, runs)) == 1
 
+    async def test_no_two_prune_the_same(self, nodes: Nodes) -> None:
+        live = await create(nodes.a, "live")
+        for number in range(80):
+            await finished(nodes.a, f"old-{number}", *numbered(0, 5))
+        told = Recorder()
+        nodes.a.listen(told)
+        nodes.b.listen(told)
+
+        async def prune(node: Store) -> int:
+            removed, idle = 0, 0
+            while idle < 20:  # it may be the other's turn
+                ended = await node.prune(NOW + SECOND, 7)
+                await node.sweep()
+                removed, idle = removed + ended.tasks, 0 if ended else idle + 1
+            return removed
+
+        async def produce() -> None:
+            for number in range(50):
+                await nodes.b.append("live", lines(f"{number}"), number, NOW)
+
+        removed = await asyncio.gather(prune(nodes.a), prune(nodes.b), produce())
+        assert removed[0] + removed[1] == 80
+        assert Counter(change.task.id for change in told.changes if change.deleted) == Counter(
+            f"old-{number}" for number in range(80)
+        )
+        assert await texts(nodes.a, live.log) == [f"{number}" for number in range(50)]
+        while await nodes.a.sweep():
+            pass
+        assert await nodes.execute("SELECT DISTINCT log FROM chunk") == [(live.log,)]
+        assert await nodes.execute("SELECT 1 FROM discarded") == []
+
     async def test_both_may_seal_at_once_and_one_may_delete(self, nodes: Nodes) -> None:
         for number in range(4):
             task = await create(nodes.a, f"t{number}")
@@ -245,6 +276,8 @@ class TestTwoNodes:
             if number == 3:
                 await nodes.b.delete_task(task.id)
                 await sealing
+                while await nodes.a.sweep():
+                    pass
                 assert await nodes.execute("SELECT 1 FROM chunk WHERE log = $1", task.log) == []
             else:
                 await sealing
