@@ -64,6 +64,12 @@ class TooLarge(TaskServerError):
     code = "too_large"
 
 
+class OutputFull(TooLarge):
+    """The task's output would have more lines than it may; nothing of these was stored."""
+
+    code = "output_full"
+
+
 # --- who is asking -------------------------------------------------------------
 
 
@@ -188,9 +194,25 @@ class TaskNotFinished(Conflict):
 
 
 class TooManyWaiters(TaskServerError):
-    """The limit of open waits is reached."""
+    """The limit of open waits is reached, of all or of this key."""
 
     code = "too_many_waiters"
+
+
+class TooManyRequests(TaskServerError):
+    """There were more requests than the limit allows, of all or with this key. ``retry_after``: seconds."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooManySignIns(TooManyRequests):
+    """The credential is not valid, and too many others from this address were not valid either."""
+
+    code = "too_many_sign_ins"
 
 
 class Draining(TaskServerError):

@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from taskserver.errors import OutputFull
+
 ID_ALPHABET = string.ascii_letters + string.digits
 ID_LENGTH = 16  # CONTRACTS A1; 95 bits, so ids cannot be guessed
 # RFC 3986 "unreserved": never needs escaping in a URL. But "." and ".." have a meaning of their own in a path.
@@ -228,6 +230,13 @@ def now_us() -> int:
 def new_id() -> str:
     """A new task id: 16 characters of ``[A-Za-z0-9]`` from a secure source."""
     return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+
+
+def check_output_room(last: int, count: int, limit: int) -> None:
+    """Raise OutputFull if an output of ``last`` lines must not get ``count`` more."""
+    if last + count > limit:
+        message = f"the output has {last} lines of at most {limit}: there is no room for {count} more"
+        raise OutputFull(message, {"last": last, "limit": limit})
 
 
 def default_error(code: int) -> str:

@@ -105,18 +105,24 @@ class TaskClient:
             wish["lease"] = lease
         return await self._ask(to_task, "POST", "/v1/tasks", wish)
 
-    async def append(self, task_id: str, lines: Sequence[str], *, first: int | None = None) -> Appended:
+    async def append(
+        self, task_id: str, lines: Sequence[str], *, first: int | None = None, closing: bool = False
+    ) -> Appended:
         """Append lines; returns when they are durable.
 
         With ``first``, the number that the first of them is to get, the call may
         be repeated: lines that stand there already are not added again. Another
-        end of the output is an ApiError with status 409.
+        end of the output is an ApiError with status 409. An output that has as many
+        lines as it may is one with the code OUTPUT_FULL; with ``closing`` the lines may
+        use what its payload calls the ``reserve``, which is for a mark and an end.
         """
-        return await self._ask(to_appended, "POST", _task(task_id, "/output", first=first), {"lines": list(lines)})
+        return await self._ask(to_appended, "POST", _output(task_id, first, closing), {"lines": list(lines)})
 
-    async def append_ndjson(self, task_id: str, body: bytes, *, first: int | None = None) -> Appended:
+    async def append_ndjson(
+        self, task_id: str, body: bytes, *, first: int | None = None, closing: bool = False
+    ) -> Appended:
         """The same with lines that bring their stream and time: ``{"text", "stream"?, "time"?}`` each."""
-        return await self._ask(to_appended, "POST", _task(task_id, "/output", first=first), body)
+        return await self._ask(to_appended, "POST", _output(task_id, first, closing), body)
 
     async def finish(
         self,
@@ -304,3 +310,7 @@ def _query(pairs: Iterable[tuple[str, Any]]) -> str:
 
 def _task(task_id: str, action: str = "", **query: Any) -> str:
     return f"/v1/tasks/{_segment(task_id)}{action}{_query(query.items())}"
+
+
+def _output(task_id: str, first: int | None, closing: bool) -> str:
+    return _task(task_id, "/output", first=first, closing="true" if closing else None)

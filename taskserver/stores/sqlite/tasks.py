@@ -11,14 +11,12 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from taskserver.config import MAX_LINE_NUMBER
 from taskserver.encoding import cut, dumps, json_pieces
 from taskserver.errors import (
     AppendConflict,
     TaskExists,
     TaskFinished,
     TaskNotFinished,
-    TooLarge,
 )
 from taskserver.model import (
     CANCELLED_CODE,
@@ -30,6 +28,7 @@ from taskserver.model import (
     Place,
     Task,
     TaskState,
+    check_output_room,
     lease_end,
     outcome_state,
 )
@@ -83,12 +82,12 @@ class TaskWrites:
         self._tx.runs.note(task)
         return task
 
-    def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:
+    def append(self, task_id: str, lines: Lines, first: int | None, now: int, limit: int) -> Appended:
         work = self._works.load(task_id)
         if first is not None and first != work.last:
             self._check_repeat(work, lines, first)
             return Appended(first, first + lines.count, work.task.cancel_requested)
-        self._check_running(work, lines)
+        self._check_room(work, lines, limit)
         start = work.last
         if lines.count:
             work.lines.append(lines)
@@ -96,7 +95,9 @@ class TaskWrites:
         work.touched_at = now
         return Appended(start, work.last, work.task.cancel_requested)
 
-    def finish(self, task_id: str, outcome: Outcome, now: int, lines: Lines | None, first: int | None) -> Task:
+    def finish(
+        self, task_id: str, outcome: Outcome, now: int, lines: Lines | None, first: int | None, limit: int
+    ) -> Task:
         work = self._works.load(task_id)
         if work.task.finished:
             return self._check_same_end(work, outcome, lines, first)
@@ -105,7 +106,7 @@ class TaskWrites:
             if first is not None and first != work.last:
                 self._check_repeat(work, lines, first)
             else:
-                self._check_running(work, lines)
+                self._check_room(work, lines, limit)
                 work.lines.append(lines)
                 work.last += lines.count
         elif first is not None and first != work.last:
@@ -115,7 +116,7 @@ class TaskWrites:
 
     def heartbeat(self, task_id: str, now: int) -> Task:
         work = self._works.load(task_id)
-        self._check_running(work, None)
+        self._check_running(work)
         work.touched_at = now
         self._works.settle(work)
         return work.task
@@ -229,11 +230,13 @@ class TaskWrites:
         if row is not None:
             raise TaskExists(f"the run has try {place.try_number} of task {place.task_id!r} already", {"id": row[0]})
 
-    def _check_running(self, work: Work, lines: Lines | None) -> None:
+    def _check_running(self, work: Work) -> None:
         if work.task.finished:
             raise _finished(work.task)
-        if lines is not None and work.last + lines.count > MAX_LINE_NUMBER:
-            raise TooLarge(f"a task's output holds at most {MAX_LINE_NUMBER} lines", {"last": work.last})
+
+    def _check_room(self, work: Work, lines: Lines, limit: int) -> None:
+        self._check_running(work)
+        check_output_room(work.last, lines.count, limit)
 
     def _check_repeat(self, work: Work, lines: Lines, first: int) -> None:
         """Return if ``lines`` stand at ``first`` already, as they do when a producer repeats itself."""
