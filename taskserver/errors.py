@@ -200,13 +200,12 @@ class TooManyWaiters(TaskServerError):
 
 
 class TooManyRequests(TaskServerError):
-    """There were more requests than the limit allows, of all or with this key. ``retry_after``: seconds."""
+    """There were more requests than the limit allows, of all or with this key.
+
+    ``payload`` has the seconds until there may be another one: ``{"retry_after": 0.25}``.
+    """
 
     code = "too_many_requests"
-
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class TooManySignIns(TooManyRequests):

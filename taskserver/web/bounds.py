@@ -67,13 +67,18 @@ class Throttle:
         # Looked at before anything is taken: a key that asks too often must not use up what is there for the others.
         of_key = None if key_id is None else self._keys
         if of_key is not None and key_id is not None and (seconds := of_key.missing(key_id)):
-            raise TooManyRequests("there were too many requests with this key; try again later", seconds)
+            raise TooManyRequests("there were too many requests with this key; try again later", later(seconds))
         if self._all is not None:
             if seconds := self._all.missing(""):
-                raise TooManyRequests("there are too many requests; try again later", seconds)
+                raise TooManyRequests("there are too many requests; try again later", later(seconds))
             self._all.take("")
         if of_key is not None and key_id is not None:
             of_key.take(key_id)
+
+
+def later(seconds: float) -> dict[str, float]:
+    """The payload of TooManyRequests."""
+    return {"retry_after": round(seconds, 3)}
 
 
 def _buckets(rate: float | None, clock: Callable[[], float]) -> Buckets | None:

@@ -118,7 +118,7 @@ def headers(error: TaskServerError) -> dict[str, str]:
     if isinstance(error, MethodNotAllowed):
         return {"Allow": ", ".join(error.allowed)}
     if isinstance(error, errors.TooManyRequests):
-        return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+        return {"Retry-After": str(max(1, math.ceil((error.payload or {}).get("retry_after", 0))))}
     if isinstance(error, errors.TooManyWaiters):
         return {"Retry-After": str(random.randint(1, LONGEST_RETRY_AFTER))}  # noqa: S311 - jitter is no secret
     if isinstance(error, (errors.StoreUnavailable, errors.Draining)):

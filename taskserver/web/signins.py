@@ -14,7 +14,7 @@ from aiohttp import web
 from taskserver.config import Limits
 from taskserver.errors import BadCredential, TaskServerError, TokenExpired, TooManySignIns
 from taskserver.web.addresses import address_group, client_address
-from taskserver.web.bounds import Buckets
+from taskserver.web.bounds import Buckets, later
 
 MINUTE = 60.0
 
@@ -37,7 +37,7 @@ class SignIns:
         if seconds := self._failures.missing(group):
             return TooManySignIns(
                 "there were too many failed sign-ins from this address, and this one fails too; try again later",
-                seconds,
+                later(seconds),
             )
         self._failures.take(group)
         return error
