@@ -77,8 +77,6 @@ class Sender:
         """Send what the spool holds and will hold, until it is complete or the server refuses for good."""
         await self._heartbeat()  # the command has started: the task runs, even if it stays quiet
         while not self.refused:
-            if self.first >= self._head_end and self._tail is None and not self.closing:
-                self._tail = Tail(self._end - self.first)
             complete = self._spool.complete  # looked at before the records: none can come between
             batch = self._spool.peek(BATCH_BYTES, self._most_lines)
             if batch.lines and self._tail is not None:
@@ -137,17 +135,17 @@ class Sender:
                 return
             # These lines stand nowhere, or the repeat would have been recognised: they go behind what does.
             self._say(f"the task's output is not as this command left it: {error.message}; going on at the end")
-            self.first, self.unanswered = error.payload["last"], 0
+            self._go_on_at(error.payload["last"])
             return
         self._spool.take(batch)
-        self.first, self.unanswered = done.last, 0
+        self._go_on_at(done.last)
         if done.cancel_requested:
             self._on_cancel()
 
     def _is_full(self, error: ApiError, batch: Batch) -> None:
         """Send no more than there is room for, and from there on keep the end."""
-        self.unanswered = 0
         limit, reserve = error.payload["limit"], error.payload["reserve"]
+        self.unanswered = 0
         if self.closing:
             self._spool.discard()
             self._say(f"{error.message}; the last lines are shown here only")
@@ -155,7 +153,13 @@ class Sender:
             self._refuse(error)
         else:
             self._head_end, self._end = limit, limit + reserve
+            self._go_on_at(self.first)
             self._say(f"the task keeps at most {self._end} lines: from here on only the newest ones are, for its end")
+
+    def _go_on_at(self, first: int) -> None:
+        self.first, self.unanswered = first, 0
+        if first >= self._head_end and self._tail is None and not self.closing:
+            self._tail = Tail(self._end - first)
 
     def _keep(self, batch: Batch) -> None:
         assert self._tail is not None
