@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -291,7 +292,9 @@ class TaskClient:
 
 def _reason(error: Exception) -> str:
     """What went wrong, in few words."""
-    cause = getattr(error, "os_error", error)
+    cause = getattr(error, "os_error", getattr(error, "certificate_error", error))
+    if isinstance(cause, ssl.SSLError):  # its numbers are OpenSSL's
+        return getattr(cause, "verify_message", "") or cause.reason or str(cause)
     number = getattr(cause, "errno", None)
     return os.strerror(number) if isinstance(number, int) and number > 0 else str(cause) or type(cause).__name__
 
