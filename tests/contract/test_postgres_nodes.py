@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 import pytest
 
 from taskserver.dagmodel import Run, RunState
-from taskserver.errors import StoreOpenError, StoreUnavailable, TaskExists, TaskFinished, TaskServerError
+from taskserver.errors import (
+    StoreOpenError,
+    StoreUnavailable,
+    TaskExists,
+    TaskFinished,
+    TaskNotFound,
+    TaskServerError,
+)
 from taskserver.model import Outcome, TaskState
 from taskserver.store import Appended, Store
 from taskserver.stores import open_store, open_wakeup
@@ -118,6 +125,40 @@ class TestTwoNodes:
         assert await nodes.a.get_task("build") == ended
         with pytest.raises(TaskFinished):
             await nodes.a.append("build", lines("x"), None, NOW)
+
+    async def test_what_changed_through_another_node_counts_for_the_next_append(self, nodes: Nodes) -> None:
+        for name in ("asked", "ended", "gone"):
+            await create(nodes.a, name, lease=30)
+            await nodes.a.append(name, lines("a"), 0, NOW)
+            assert await nodes.a.append(name, lines("b"), 1, NOW + SECOND) == Appended(1, 2)
+        assert (await nodes.b.get_task("asked")).lease_expires_at == NOW + 31 * SECOND
+        await nodes.b.request_cancel("asked", NOW)
+        assert await nodes.a.append("asked", lines("c"), 2, NOW) == Appended(2, 3, cancel_requested=True)
+        for name in ("ended", "gone"):
+            await nodes.b.finish(name, SUCCESS, NOW)
+        with pytest.raises(TaskFinished):
+            await nodes.a.append("ended", lines("c"), 2, NOW)
+        await nodes.b.delete_task("gone")
+        with pytest.raises(TaskNotFound):
+            await nodes.a.append("gone", lines("c"), None, NOW)
+
+    async def test_appends_that_do_not_fit_keep_their_order(self, nodes: Nodes) -> None:
+        task = await create(nodes.a)
+        await nodes.a.append("build", lines("line 0"), 0, NOW)
+        calls = [nodes.a.append("build", lines("line 1"), 1, NOW)]
+        calls += [nodes.a.append("build", lines("line 1"), 1, NOW)]  # a repeat, which must be looked up
+        calls += [nodes.a.append("build", lines(f"line {number}"), None, NOW) for number in (2, 3)]
+        answers = await asyncio.gather(*calls)
+        assert [answer.first for answer in answers] == [1, 1, 2, 3]
+        assert await texts(nodes.b, task.log) == numbered(0, 4)
+
+    async def test_lines_that_are_more_than_a_chunk_are_split(self, nodes: Nodes) -> None:
+        task = await create(nodes.a)
+        batch = [f"{line:06d} ".ljust(200, ".") for line in range(2000)]
+        for first in range(0, 6000, 2000):
+            await nodes.a.append("build", lines(*batch), first, NOW)
+        assert await texts(nodes.b, task.log) == batch * 3
+        assert len(await chunks(nodes.b, task.log)) > 9
 
     async def test_producers_on_both_get_dense_numbers(self, nodes: Nodes) -> None:
         task = await create(nodes.a)

@@ -118,8 +118,8 @@ class SqliteStore(Store):
         rows = await self._query(sql, (*(value for _, value in conditions), limit))
         return [task_from_row(row) for row in rows]
 
-    async def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:
-        return await self._tasks(TaskWrites.append, task_id, lines, first, now)
+    async def append(self, task_id: str, lines: Lines, first: int | None, now: int, log: int | None = None) -> Appended:
+        return await self._tasks(TaskWrites.append, task_id, lines, first, now, log)
 
     async def finish(
         self, task_id: str, outcome: Outcome, now: int, lines: Lines | None = None, first: int | None = None
