@@ -250,7 +250,10 @@ class TestFigures:
 
     def test_pick(self) -> None:
         figures = all_figures()
-        assert pick(figures, None, plot=True) == figures
+        about_postgres = pick(figures, None, postgres=True)
+        assert {one.name[:3] for one in about_postgres} == {"pg-"}
+        figures = pick(figures, None, plot=True)
+        assert not {one.name for one in figures} & {one.name for one in about_postgres}
         assert {one.name for one in figures} - {one.name for one in pick(figures, None)} == {
             "wake-append-100",
             "wake-append-300",
