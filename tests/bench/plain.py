@@ -57,7 +57,8 @@ async def measure(workers: int, step: Step, seconds: float) -> dict[str, float]:
         nonlocal done
         turn = 0
         while not stopping:
-            done += await step(worker, turn)
+            did = await step(worker, turn)
+            done += did  # not in one expression: others count meanwhile
             turn += 1
 
     working = [asyncio.create_task(work(worker)) for worker in range(workers)]
