@@ -42,6 +42,10 @@ MAX_URL_LENGTH = 8 * KIB  # what nginx and most proxies accept
 MAX_HEADER_LENGTH = 16 * KIB  # one field, Authorization included
 PARSER_LINE_LIMIT = 64 * KIB  # the parser's own bound: above ours, so that we answer in the room's shape
 
+# Of a body that comes faster than it is stored. What has come goes into one commit: a live body that is sent as fast as
+# it is taken costs half of the CPU per line that it does with aiohttp's 128 KiB.
+BODY_BUFFER = 512 * KIB
+
 LISTEN_BACKLOG = 4096  # aiohttp's 128 drops connections when thousands of clients come at once
 
 
