@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.commands import Commands
+from tests.e2e.nodes import Nodes, two_nodes
+from tests.postgres import PostgresServer
 from tests.server import Server
 
 Measured = Callable[[str, float, float], None]
@@ -18,6 +21,12 @@ FIGURE = "measured"
 def taskserver(server: Server, tmp_path: Path) -> Commands:
     """``taskserver …`` commands that find the server."""
     return Commands(server, tmp_path)
+
+
+@pytest.fixture
+def nodes(postgres: PostgresServer, tmp_path: Path) -> Iterator[Nodes]:
+    """Two servers on one PostgreSQL."""
+    yield from two_nodes(asyncio.run(postgres.database(tmp_path)), tmp_path)
 
 
 @pytest.fixture

@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
-import pytest
-
-from tests.postgres import PostgresServer
-from tests.server import Server, until
+from tests.e2e.nodes import Nodes
+from tests.server import until
 
 SECONDS = 1.0  # within which a key that was revoked through one node is refused by the others (and some for the test)
-
-
-@dataclass
-class Nodes:
-    """Two servers, which share a database and their first key."""
-
-    a: Server
-    b: Server
-
-
-@pytest.fixture
-def nodes(postgres: PostgresServer, tmp_path: Path) -> Iterator[Nodes]:
-    url = asyncio.run(postgres.database(tmp_path))
-    key_file = tmp_path / "admin.key"
-    servers = []
-    for name in ("a", "b"):
-        folder = tmp_path / name
-        folder.mkdir()
-        server = Server(folder, "--bootstrap-key-file", str(key_file))
-        server.database, server.key_file = url, key_file
-        servers.append(server)
-    with servers[0] as a, servers[1] as b:
-        yield Nodes(a, b)
 
 
 def test_any_node_serves_any_request(nodes: Nodes) -> None:

@@ -23,6 +23,7 @@ from taskserver.web.context import Services
 PREFIX = "/api/v1/executions"
 JSON = "application/json"
 LIMIT = 20.0  # seconds for what a test waits for; reached only by a failure
+UNKNOWN = "0192f3a4-6a37-7c11-8d6e-5f0f5e3c2b10"  # an id that no execution has
 LOOK = 0.002
 
 Client = TestClient[Request, None]

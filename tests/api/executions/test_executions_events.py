@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
 from aiohttp import ClientPayloadError
 
 from taskserver.config import Limits, Settings, Timing
 from tests.api.executions.conftest import Serve
-from tests.api.executions.conversation import Api, Event, Work, faults, moment, refused
+from tests.api.executions.conversation import UNKNOWN, Api, Event, Work, faults, moment, refused
 
 NAMES = ["initiated", "processing", "completed", "initiated", "processing", "failed"]
 
@@ -282,7 +280,7 @@ async def test_more_streams_than_the_limit(serve: Serve) -> None:
         assert answer.headers["Retry-After"] == "1"
 
 
-@pytest.mark.parametrize("name", [str(uuid.uuid4()), "nightly"])
+@pytest.mark.parametrize("name", [UNKNOWN, "nightly"])
 async def test_a_stream_needs_the_id_of_an_execution(api: Api, name: str) -> None:
     await api.create(tag="nightly")
     refused(await api.ask("GET", f"/{name}/events"), 404, "execution_not_found", name)

@@ -77,7 +77,7 @@ async def test_a_config_id_that_is_no_uuid(api: Api, text: str) -> None:
     assert fault["msg"] == f"Input should be a valid UUID, {fault['ctx']['error']}"
 
 
-@pytest.mark.parametrize("tag", [UUID, UUID.upper(), uuid.uuid4().hex, str(uuid.uuid4()), ".", "..", "a\0b"])
+@pytest.mark.parametrize("tag", [UUID, UUID.upper(), UUID.replace("-", ""), ".", "..", "a\0b"])
 async def test_a_tag_that_would_be_something_else_in_a_path(api: Api, tag: str) -> None:
     (fault,) = faults(await api.ask("POST", "", body={"config_id": await api.config(), "tag": tag}))
     assert (fault["type"], fault["loc"], fault["input"]) == ("value_error", ["body", "tag"], tag)

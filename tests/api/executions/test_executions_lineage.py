@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
 
-from tests.api.executions.conversation import Api, refused
+from tests.api.executions.conversation import UNKNOWN, Api, refused
 
 
 async def test_the_tasks_in_the_order_of_their_start(api: Api) -> None:
@@ -79,7 +77,7 @@ async def test_an_execution_without_tasks(api: Api) -> None:
     }
 
 
-@pytest.mark.parametrize("name", [str(uuid.uuid4()), "nightly"])
+@pytest.mark.parametrize("name", [UNKNOWN, "nightly"])
 async def test_a_lineage_needs_the_id_of_an_execution(admin: Api, api: Api, name: str) -> None:
     execution_id = await api.create(tag="nightly")
     refused(await api.ask("GET", f"/{name}/lineage"), 404, "execution_not_found", name)

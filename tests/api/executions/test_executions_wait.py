@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import uuid
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from aiohttp import ClientPayloadError
 from taskserver.config import Limits, Settings, Timing
 from taskserver.model import Scope, Task
 from tests.api.executions.conftest import Serve
-from tests.api.executions.conversation import JSON, LIMIT, Api, Work, refused
+from tests.api.executions.conversation import JSON, LIMIT, UNKNOWN, Api, Work, refused
 
 BEATING = Settings(timing=Timing(heartbeat=0.05))
 
@@ -160,7 +159,7 @@ async def test_the_end_of_another_execution_ends_no_wait(api: Api) -> None:
         await asyncio.wait_for(waiting, LIMIT)
 
 
-@pytest.mark.parametrize("name", [str(uuid.uuid4()), "nightly", "%00"])
+@pytest.mark.parametrize("name", [UNKNOWN, "nightly", "%00"])
 async def test_a_wait_needs_the_id_of_an_execution(api: Api, name: str) -> None:
     await api.create(tag="nightly")
     refused(await api.ask("POST", f"/{name}/wait", body={}), 404, "execution_not_found", "there is no execution")
