@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import pytest
 
 from taskserver.dagmodel import Run, RunState
 from taskserver.errors import (
+    AppendConflict,
     StoreOpenError,
     StoreUnavailable,
     TaskExists,
@@ -182,6 +185,42 @@ class TestTwoNodes:
             assert told == sorted(told)
             versions = [change.task.version for change in recorder.of("build")]
             assert versions == sorted(versions)
+
+    async def test_what_both_do_to_the_same_tasks_at_random_adds_up(self, nodes: Nodes) -> None:
+        rng = random.Random(5)
+        tasks = [await create(nodes.a, f"t{number}", lease=30 if number % 2 else None) for number in range(6)]
+        for task in tasks:
+            await nodes.a.heartbeat(task.id, NOW)  # so that a cancellation does not end it
+        said: dict[str, dict[int, str]] = {task.id: {} for task in tasks}
+        told: list[Recorder] = [Recorder(), Recorder()]
+        for store, recorder in zip((nodes.a, nodes.b), told, strict=True):
+            store.listen(recorder)
+
+        async def step(name: str) -> None:
+            store, task_id, what = rng.choice([nodes.a, nodes.b]), rng.choice(tasks).id, rng.random()
+            if what < 0.1:
+                await store.heartbeat(task_id, NOW)
+            elif what < 0.15:
+                await store.request_cancel(task_id, NOW)
+            else:
+                batch = [f"{name}.{line}" for line in range(rng.choice([1, 1, 1, 20]))]
+                first = (await store.get_task(task_id)).last if what < 0.4 else None
+                answer = await store.append(task_id, lines(*batch), first, NOW)
+                said[task_id].update(zip(range(answer.first, answer.last), batch, strict=True))
+
+        async def produce(name: str) -> None:
+            for number in range(60):
+                with contextlib.suppress(AppendConflict):
+                    await step(f"{name}.{number}")
+
+        await asyncio.wait_for(asyncio.gather(*(produce(str(number)) for number in range(24))), LIMIT)
+        for task in tasks:
+            last = (await nodes.b.get_task(task.id)).last
+            assert await texts(nodes.a, task.log) == [said[task.id][number] for number in range(last)]
+            assert len(said[task.id]) == last
+            for recorder in told:
+                versions = [change.task.version for change in recorder.of(task.id)]
+                assert versions == sorted(set(versions))
 
     async def test_one_of_two_with_the_same_id_or_cursor_wins(self, nodes: Nodes) -> None:
         for number in range(15):
