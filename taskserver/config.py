@@ -69,6 +69,8 @@ class Timing:
     """A quiet stream shows at this interval that it lives: proxies close what is silent for a minute."""
     reaper: float = 0.5
     """How often overdue leases are looked for: an upper bound on how late a loss is told."""
+    deaf: float = 3.0
+    """A look for overdue leases that comes so long after the one before: meanwhile heartbeats could not come either."""
     sealer_pause: float = 5.0
     """Pause after a failed attempt to seal, for example on a full disk."""
     shutdown: float = 1.5

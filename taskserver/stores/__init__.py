@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 from taskserver.errors import StoreOpenError
 from taskserver.store import Invitation, SharedStore, Store
-from taskserver.wakeup import LocalWakeup, Wakeup
 
 SQLITE = "sqlite:///"
 POSTGRES = ("postgresql://", "postgres://")
@@ -31,19 +30,6 @@ async def open_store(url: str, *, synchronous: str = "full") -> Store:
     from taskserver.stores.sqlite.store import SqliteStore
 
     return await SqliteStore.open(sqlite_path(url), synchronous=synchronous)
-
-
-async def open_wakeup(store: Store, listen_url: str | None = None) -> Wakeup:
-    """Wake-ups among all processes that share a store that ``open_store`` gave. To be closed before the store.
-
-    ``listen_url`` is the same PostgreSQL database, reached without a pooler: one
-    connection of each process listens, for as long as that lives.
-    """
-    open_own = getattr(store, "open_wakeup", None)
-    if open_own is None:
-        return LocalWakeup()
-    wakeup: Wakeup = await open_own(listen_url)
-    return wakeup
 
 
 async def _open_postgres(url: str) -> Store:

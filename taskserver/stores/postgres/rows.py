@@ -29,6 +29,9 @@ DAG_COLUMNS = "dag_id, owner, config_id, display_name, retries, tasks, created_a
 KEY_COLUMNS = "id, name, owner, scopes, hash, created_at, expires_at, revoked_at"
 CHUNK_COLUMNS = "log, first, count, codec, payload, side"
 
+LEASED = "finished_at IS NULL AND lease_us IS NOT NULL"  # of tasks and runs; what the partial indexes hold
+OVERDUE = f"{LEASED} AND lease_expires_at <= $1 AND lease_us <= $2"  # at $1, if everybody could be heard for $2 µs
+
 
 def marks(count: int) -> str:
     """``$1, $2, …``, one for each of ``count`` arguments."""

@@ -23,7 +23,7 @@ from taskserver.model import (
     outcome_state,
 )
 from taskserver.store import Appended, Change
-from taskserver.stores.postgres.rows import TASK_COLUMNS, place_to_row, task_from_row
+from taskserver.stores.postgres.rows import OVERDUE, TASK_COLUMNS, place_to_row, task_from_row
 from taskserver.stores.postgres.works import Work, Works
 
 if TYPE_CHECKING:
@@ -33,15 +33,9 @@ MAX_EXPIRED = 1000  # tasks in one commit; the reaper comes again soon
 
 _PRODUCERS_WORD = (TaskState.SUCCESS, TaskState.FAILED)  # ends that only somebody who worked on it can tell
 
-_LEASED = "finished_at IS NULL AND lease_us IS NOT NULL"
 # What is locked is being heard of at this moment, or dealt with by another node.
 _OVERDUE = (
-    f"SELECT {TASK_COLUMNS}, result FROM task WHERE {_LEASED} AND lease_expires_at <= $1"
-    f" ORDER BY id LIMIT {MAX_EXPIRED} FOR UPDATE SKIP LOCKED"
-)
-_RENEW = (
-    "UPDATE task SET lease_expires_at = $1::bigint + lease_us WHERE log IN"
-    f" (SELECT log FROM task WHERE {_LEASED} ORDER BY id FOR UPDATE)"
+    f"SELECT {TASK_COLUMNS}, result FROM task WHERE {OVERDUE} ORDER BY id LIMIT {MAX_EXPIRED} FOR UPDATE SKIP LOCKED"
 )
 
 
@@ -139,9 +133,9 @@ class TaskWrites:
         """Remove the tasks of a run, whatever their states."""
         await self._remove([work.task for work in await self._of_run(run)])
 
-    async def expire_leases(self, now: int) -> list[Task]:
+    async def expire_leases(self, now: int, heard_since: int = 0) -> list[Task]:
         await self._tx.flush()
-        lost = self._works.take(await self._tx.db.fetch(_OVERDUE, now))
+        lost = self._works.take(await self._tx.db.fetch(_OVERDUE, now, now - heard_since))
         return [self._interrupt(work, _silence(work.task), now) for work in lost]
 
     async def interrupt_run(self, run: uuid.UUID, error: str, now: int) -> None:
@@ -154,11 +148,6 @@ class TaskWrites:
         """Ask the live tasks of a run to stop."""
         for work in await self._of_run(run):
             await self.request_cancel(work.task.id, now)
-
-    async def renew_leases(self, now: int) -> None:
-        await self._tx.flush()
-        self._works.forget_all()
-        await self._tx.db.execute(_RENEW, now)
 
     async def states_of_run(self, run: uuid.UUID) -> list[Task]:
         """The tasks of a run as they stand now, without results, and without a lock."""

@@ -37,6 +37,9 @@ RUN_COLUMNS = ", ".join(RUN_FIELDS)
 DAG_COLUMNS = "dag_id, owner, config_id, display_name, retries, tasks, created_at, updated_at"
 KEY_COLUMNS = "id, name, owner, scopes, hash, created_at, expires_at, revoked_at"
 
+# Of tasks and runs, at one time, if everybody could be heard for so many µs. What has ended has no lease any more.
+OVERDUE = "lease_expires_at <= ? AND lease_us <= ?"
+
 
 def task_from_row(row: Row) -> Task:
     """A task from TASK_COLUMNS and, if it was selected, ``result`` behind them.

@@ -25,6 +25,7 @@ from taskserver.model import Chunk, Task, lease_end
 from taskserver.store import RunChange
 from taskserver.stores.sqlite.rows import (
     DAG_COLUMNS,
+    OVERDUE,
     RUN_COLUMNS,
     RUN_FIELDS,
     dag_from_row,
@@ -36,6 +37,7 @@ from taskserver.stores.sqlite.rows import (
 if TYPE_CHECKING:
     from taskserver.stores.sqlite.transaction import SqliteTransaction
 
+_OVERDUE = f"SELECT id FROM run WHERE {OVERDUE}"
 _INSERT = f"INSERT INTO run ({RUN_COLUMNS}) VALUES ({', '.join('?' * len(RUN_FIELDS))})"
 _CHANGING = (
     "state", "started_at", "finished_at", "error", "last", "attempt", "claim", "lease_us", "lease_expires_at",
@@ -183,11 +185,11 @@ class RunWrites:
         del self._works[run]
         self._tx.changes.append(RunChange(work.run, deleted=True))
 
-    def expire_leases(self, now: int) -> list[Run]:
+    def expire_leases(self, now: int, heard_since: int = 0) -> list[Run]:
         """Offer each run whose claimant is lost again, or end it if it has no retries left."""
         self._tx.flush()
         lost = []
-        for (text,) in self._db.execute("SELECT id FROM run WHERE lease_expires_at <= ?", (now,)).fetchall():
+        for (text,) in self._db.execute(_OVERDUE, (now, now - heard_since)).fetchall():
             work = self._load(uuid.UUID(text))
             error = f"claimant lost: not heard of for {(work.run.lease_us or 0) / 1_000_000:g} s"
             self._tx.tasks.interrupt_run(work.run.id, error, now)
@@ -197,11 +199,6 @@ class RunWrites:
                 self._end(work, RunState.INTERRUPTED, error, now)
             lost.append(self._write(work))
         return lost
-
-    def renew_leases(self, now: int) -> None:
-        self.flush()
-        self._works.clear()
-        self._db.execute("UPDATE run SET lease_expires_at = ? + lease_us WHERE lease_expires_at IS NOT NULL", (now,))
 
     # --- for the task half -----------------------------------------------------------
 

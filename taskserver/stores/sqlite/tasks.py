@@ -34,7 +34,7 @@ from taskserver.model import (
     outcome_state,
 )
 from taskserver.store import Appended, Change
-from taskserver.stores.sqlite.rows import TASK_COLUMNS, Row, task_from_row
+from taskserver.stores.sqlite.rows import OVERDUE, TASK_COLUMNS, Row, task_from_row
 from taskserver.stores.sqlite.works import Heads, Work, Works
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ _INSERT = (
     "INSERT INTO task (log, id, owner, name, state, labels, created_at, lease_us, lease_expires_at,"
     " run, task_id, map_index, try_number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+_OVERDUE = f"SELECT id FROM task WHERE {OVERDUE}"
 
 _PRODUCERS_WORD = (TaskState.SUCCESS, TaskState.FAILED)  # ends that only somebody who worked on it can tell
 
@@ -142,10 +144,10 @@ class TaskWrites:
         for task in self.of_run(run):
             self._remove(task)
 
-    def expire_leases(self, now: int) -> list[Task]:
+    def expire_leases(self, now: int, heard_since: int = 0) -> list[Task]:
         self.flush()
         ended = []
-        for (task_id,) in self._db.execute("SELECT id FROM task WHERE lease_expires_at <= ?", (now,)).fetchall():
+        for (task_id,) in self._db.execute(_OVERDUE, (now, now - heard_since)).fetchall():
             work = self._works.load(task_id)
             seconds = (work.task.lease_us or 0) / 1_000_000
             outcome = Outcome(INTERRUPTED_CODE, f"producer lost: not heard of for {seconds:g} s")
@@ -163,11 +165,6 @@ class TaskWrites:
         for task in self.of_run(run):
             if not task.finished:
                 self.request_cancel(task.id, now)
-
-    def renew_leases(self, now: int) -> None:
-        self.flush()
-        self._works.forget_all()
-        self._db.execute("UPDATE task SET lease_expires_at = ? + lease_us WHERE lease_expires_at IS NOT NULL", (now,))
 
     def replace_chunks(self, log: int, old: Sequence[Chunk], rows: Iterable[Row]) -> bool:
         """Put ``rows`` in the place of the consecutive chunks ``old``; False if they do not stand there any more."""
