@@ -126,8 +126,7 @@ class Server:
     def start(self) -> None:
         """Start the process and wait until it says that it listens."""
         self.launch()
-        line = self._wait_for("listening on ")
-        self.port = int(line.rsplit(":", 1)[1])
+        self.wait_until_it_listens()
 
     def launch(self) -> None:
         """Start the process without waiting for anything."""
@@ -141,6 +140,11 @@ class Server:
                 stderr=log,
                 text=True,
             )
+
+    def wait_until_it_listens(self) -> None:
+        """Wait until a process that was launched says so."""
+        line = self._wait_for("listening on ")
+        self.port = int(line.rsplit(":", 1)[1])
 
     def start_refused(self) -> Refusal:
         """Start the process where it must not get as far as listening, and wait until it has ended."""

@@ -108,13 +108,13 @@ class Load:
         """Return when so many more lines are acknowledged. Raises AssertionError, also for what went wrong so far."""
         goal, deadline = self.figures.acknowledged + lines, time.monotonic() + limit
         while self.figures.acknowledged < goal:
-            self._raise_failures()
+            self.raise_failures()
             assert time.monotonic() < deadline, f"no {lines} lines within {limit:g} s: {self.figures}"
             await asyncio.sleep(LOOK)
 
     async def check(self) -> None:
         """See whether what was acknowledged stands."""
-        self._raise_failures()
+        self.raise_failures()
         await self._check([*self._live.values(), *(record for record in self._ended if record.checks < CHECKED_OFTEN)])
         while len(self._ended) > REMEMBERED:
             await self._delete(self._ended.popleft())
@@ -129,7 +129,7 @@ class Load:
         assert self.figures.followed == FOLLOWERS * self.figures.acknowledged > 0, str(self.figures)
         return self.figures
 
-    def _raise_failures(self) -> None:
+    def raise_failures(self) -> None:
         """Raise what a producer or follower failed with; forget followers that are done."""
         for task in [*self._producers, *self._followers]:
             if task.done():

@@ -113,9 +113,10 @@ class Address:
         return connection
 
     async def open_pool(self, size: int) -> Pool:
-        """At most ``size`` connections; the first is made now."""
+        """At most ``size`` connections, made when they are needed."""
+        # None is kept in stock: asyncpg would try to replace it without a pause during an outage, and log each failure.
         pool: Pool = await asyncpg.create_pool(
-            self.dsn, min_size=1, max_size=size, reset=_leave_as_it_is, **self._options
+            self.dsn, min_size=0, max_size=size, reset=_leave_as_it_is, **self._options
         )
         return pool
 
@@ -130,8 +131,8 @@ async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
     connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
     try:
         yield connection
-    except (asyncio.TimeoutError, asyncio.CancelledError):
-        # Something is under way on it. Nobody waits for its end, which a network that was cut would never tell.
+    except (*Lost, asyncio.CancelledError):
+        # Something may be under way on it. Nobody waits for its end, which a network that was cut would never tell.
         give_up(connection)
         raise
     finally:
@@ -149,7 +150,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
         await connection.execute(BEGIN)
         try:
             yield connection
-        except (asyncio.TimeoutError, asyncio.CancelledError):
+        except (*Lost, asyncio.CancelledError):
             raise  # the connection is given up, which undoes everything
         except BaseException:
             await _undo(connection)
