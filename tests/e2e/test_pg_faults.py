@@ -220,7 +220,7 @@ async def test_somebody_locks_the_tables(world: World) -> None:
             await operator.execute("LOCK TABLE task, chunk IN ACCESS EXCLUSIVE MODE")
             # All that commit and all that read are held up. Everybody is told so in time.
             refused = load.figures.refused
-            await happens(lambda: load.figures.refused > refused + 20, load)
+            await happens(lambda: load.figures.refused > refused + 6, load)
             began = time.monotonic()
             assert (await asyncio.to_thread(world.nodes[0].get, "/readyz")).status in (200, 503)
             assert time.monotonic() - began < HEALTH_LIMIT
