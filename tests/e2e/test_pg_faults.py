@@ -24,7 +24,8 @@ from tests.server import Server, until
 pytest.importorskip("asyncpg")
 
 ROUNDS = 2
-LEASE = 3.0  # seconds; short for a test
+LEASE = 3.0  # seconds; shorter than outages
+LONG_LEASE = 30.0  # longer than the time for an answer: while one node hangs, the other one can hear a producer
 ANSWER_LIMIT = 16.0  # seconds for the answer to any change: 10 as a rule (committer.PATIENCE), and a machine under load
 HEALTH_LIMIT = 8.0  # the same for a look at a node's health: 2 as a rule (pulse.PATIENCE)
 CONNECTIONS = 11  # of a node to its database: 3 that commit, the sealer's, 6 that read, 1 that listens
@@ -189,6 +190,20 @@ async def test_an_outage_is_longer_than_leases(world: World) -> None:
         assert answer.json["state"] == "interrupted"
 
 
+async def test_the_only_node_is_cut_off_for_longer_than_leases(world: World) -> None:
+    assert world.nodes[1].stop() == 0
+    del world.nodes[1]
+    async with world.load(lease=LEASE) as load:
+        lost = await asyncio.to_thread(world.nodes[0].new_task, lease=LEASE)
+        world.network.stall()
+        await asyncio.sleep(3 * LEASE)  # the outage itself
+        world.network.whole()  # and everything that was under way arrives, the reaper's look too
+        await load.goes_on()
+        await load.check()
+        answer = await asyncio.to_thread(world.nodes[0].get, f"/v1/tasks/{lost}?wait=20")
+        assert answer.json["state"] == "interrupted"
+
+
 # --- no connection is to be had, or none gets on -----------------------------------
 
 
@@ -246,7 +261,7 @@ async def test_a_node_is_killed(world: World) -> None:
 
 @pytest.mark.parametrize(("up", "down"), [(True, True), (True, False), (False, True)], ids=["both-ways", "up", "down"])
 async def test_the_network_is_cut(world: World, up: bool, down: bool) -> None:
-    async with world.load(lease=LEASE) as load:
+    async with world.load(lease=LONG_LEASE) as load:
         world.network.stall(up=up, down=down)
         refused = load.figures.refused
         await happens(lambda: load.figures.refused > refused + 10, load)
