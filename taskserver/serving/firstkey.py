@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from taskserver.config import Settings
-from taskserver.errors import BadParameter, KeyExists, KeyNotFound, StartupError
+from taskserver.errors import BadParameter, KeyExists, KeyNotFound, StartupError, StoreUnavailable
 from taskserver.keyfile import key_file_of, move_key, read_key, write_key, write_key_beside
 from taskserver.keys import Keys, key_id, new_secret
 from taskserver.model import Scope
@@ -16,11 +16,17 @@ BOOTSTRAP = "bootstrap"
 
 
 async def ensure_admin(settings: Settings, keys: Keys, say: Callable[[str], None]) -> None:
-    """Make the key that the settings ask for, or, on a first start, one that the operator is shown."""
-    if settings.bootstrap_key_file is not None:
-        await _bootstrap(keys, Path(settings.bootstrap_key_file))
-    else:
-        await _first_key(keys, key_file_of(settings.database), say)
+    """Make the key that the settings ask for, or, on a first start, one that the operator is shown.
+
+    Raises StartupError.
+    """
+    try:
+        if settings.bootstrap_key_file is not None:
+            await _bootstrap(keys, Path(settings.bootstrap_key_file))
+        else:
+            await _first_key(keys, key_file_of(settings.database), say)
+    except StoreUnavailable as error:
+        raise StartupError(f"cannot tell whether there is an admin key: {error.message}") from error
 
 
 async def _first_key(keys: Keys, path: Path, say: Callable[[str], None]) -> None:

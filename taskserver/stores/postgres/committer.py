@@ -144,6 +144,7 @@ class GroupCommitter:
             for job in jobs:
                 if job.asked < latest:
                     _refuse(job, "it is not known whether this was stored")
+        self._pump()  # what waited behind those that were dropped may begin beside those that hang
         if self._queue or self._groups:
             self._looking = self._loop.call_later(min(LOOK, self._patience), self._look_for_late)
 

@@ -13,8 +13,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-import asyncpg
-
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
 from taskserver.errors import (
     DagNotFound,
@@ -29,7 +27,6 @@ from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskF
 from taskserver.store import AnyChange, Appended, Listener, Store
 from taskserver.stores.postgres.committer import LANES, GroupCommitter, Job
 from taskserver.stores.postgres.connect import Address, Pool, transaction
-from taskserver.stores.postgres.failures import describe
 from taskserver.stores.postgres.keys import KeyWrites
 from taskserver.stores.postgres.pulse import Pulse
 from taskserver.stores.postgres.reads import Heads, Readers
@@ -86,13 +83,13 @@ class PostgresStore(Store):
         """Connect to the database, and make or migrate its schema. Raises StoreOpenError; see ``open_store``."""
         address = Address.parse(url)
         namespace = await migrate(address)
+        writers = await address.open_pool(LANES + 1)  # one for the sealer
+        store = cls(address, namespace, writers, await address.open_pool(READERS))
         try:
-            writers = await address.open_pool(LANES + 1)  # one for the sealer
-            readers = await address.open_pool(READERS)
-        except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise StoreOpenError(f"cannot open database {address.public}: {describe(error)}") from error
-        store = cls(address, namespace, writers, readers)
-        store._revocations = await Revocations.open(store._reader, store._report)
+            store._revocations = await Revocations.open(store._reader, store._report)
+        except StoreUnavailable as error:
+            await store.close()
+            raise StoreOpenError(f"cannot open database {address.public}: {error.message}") from error
         return store
 
     def listen(self, listener: Listener) -> None:
