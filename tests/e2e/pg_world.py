@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.load import Load
+from tests.e2e.load import LEASE, Load
 from tests.e2e.network import Network
 from tests.e2e.private_postgres import PrivatePostgres
 from tests.server import Server, until
@@ -41,13 +41,13 @@ class World:
         return len(self.postgres.fetch(sql))
 
     @contextlib.asynccontextmanager
-    async def load(self, lease: float = 120, on: list[Server] | None = None) -> AsyncIterator[Load]:
+    async def load(self, lease: float = LEASE) -> AsyncIterator[Load]:
         """A load while the context lasts, which must go on in the end and leave nothing behind."""
         seed = random.SystemRandom().getrandbits(32)
         files = [open_files(node) for node in self.nodes]
         memory = [memory_of(node) for node in self.nodes]
         try:
-            async with Load(on or self.nodes, seed, lease=lease, may_refuse=True) as load:
+            async with Load(self.nodes, seed, lease=lease, may_refuse=True) as load:
                 await load.goes_on()
                 yield load
                 await load.goes_on()

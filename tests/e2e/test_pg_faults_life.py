@@ -18,6 +18,7 @@ from tests.e2e.private_postgres import PrivatePostgres
 from tests.server import Server
 
 CANNOT_START = 3
+SECOND = 1_000_000  # µs
 START_LIMIT = 20.0  # seconds; 5 as a rule (connect.CONNECT_TIMEOUT)
 STOP_LIMIT = 30.0  # seconds; 10 at most as a rule (store.CLOSE_TIMEOUT, twice)
 
@@ -109,5 +110,25 @@ async def test_who_waited_for_a_lock_for_too_long_did_not_store_anything(private
     assert (await store.get_task("build")).started_at is None
     await store.heartbeat("build", 2)
     assert (await store.get_task("build")).started_at == 2
+    await operator.close()
+    await store.close()
+
+
+async def test_a_look_for_lost_producers_that_was_held_up_ends_no_task(private_postgres: PrivatePostgres) -> None:
+    import asyncpg
+
+    store = await open_store(private_postgres.url)
+    await store.create_task(NewTask("build", "ann", lease_us=SECOND), 0)
+    operator = await asyncpg.connect(private_postgres.url)
+    async with operator.transaction():
+        await operator.execute("SELECT 1 FROM task FOR UPDATE")
+        beating = asyncio.ensure_future(store.heartbeat("build", 5 * SECOND))
+        await asyncio.sleep(0)  # it is asked first, and will be refused
+        looking = asyncio.ensure_future(store.expire_leases(6 * SECOND))
+        refusals = await asyncio.gather(beating, looking, return_exceptions=True)
+        assert [type(refusal) for refusal in refusals] == [StoreUnavailable] * 2
+    # Its producer repeats the heartbeat in time, and only then it is looked again.
+    await store.heartbeat("build", 6 * SECOND)
+    assert await store.expire_leases(6 * SECOND) == []
     await operator.close()
     await store.close()
