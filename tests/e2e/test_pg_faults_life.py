@@ -15,7 +15,7 @@ from taskserver.stores import open_store
 from tests.e2e.network import Network
 from tests.e2e.pg_world import World, make_nodes
 from tests.e2e.private_postgres import PrivatePostgres
-from tests.server import Server
+from tests.server import Server, until
 
 CANNOT_START = 3
 SECOND = 1_000_000  # µs
@@ -92,7 +92,7 @@ async def test_a_store_leaves_no_task_behind_whatever_hung(private_postgres: Pri
         if left:
             await asyncio.wait(left, timeout=START_LIMIT)
         assert asyncio.all_tasks() == before
-        assert network.connections == 0
+        await asyncio.to_thread(until, lambda: network.connections == 0, "the end of all connections")
 
 
 async def test_who_waited_for_a_lock_for_too_long_did_not_store_anything(private_postgres: PrivatePostgres) -> None:
