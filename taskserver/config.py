@@ -117,6 +117,8 @@ class Timing:
     """How often overdue leases are looked for: an upper bound on how late a loss is told."""
     retention: float = 10.0
     """How often what has ended long enough is looked for, and what deleted tasks left."""
+    deaf: float = 3.0
+    """A look for overdue leases that comes so long after the one before: meanwhile heartbeats could not come either."""
     sealer_pause: float = 5.0
     """Pause after a failed attempt to seal, for example on a full disk."""
     shutdown: float = 1.5

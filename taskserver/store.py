@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
+from taskserver.wakeup import LocalWakeup, Wakeup
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,17 @@ class Store(abc.ABC):
         """Return when all is reported that was committed before this call."""
         return
 
+    async def open_wakeup(self, listen_url: str | None = None) -> Wakeup:
+        """Wake-ups among all processes that change this store by themselves. To be closed before the store.
+
+        ``listen_url`` is the same database, reached without a pooler: for a store
+        that needs a connection that stays, in order to hear of others' changes.
+        """
+        return LocalWakeup()
+
     @abc.abstractmethod
     async def ping(self) -> None:
-        """Return if the store can answer a read now."""
+        """Return if the store works now. Raises StoreUnavailable, and soon, also where the database hangs."""
 
     @abc.abstractmethod
     async def close(self) -> None:
@@ -206,12 +215,12 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def expire_leases(self, now: int) -> list[Task]:
-        """End every live task whose lease ran out before ``now`` as interrupted; return these tasks."""
+    async def expire_leases(self, now: int, heard_since: int = 0) -> list[Task]:
+        """End every live task whose lease ran out before ``now`` as interrupted; return these tasks.
 
-    @abc.abstractmethod
-    async def renew_leases(self, now: int) -> None:
-        """Begin every lease of a live task or run anew: for a start, after a time in which nobody could be heard."""
+        But for those whose leases are longer than the time since ``heard_since``:
+        before it nobody could be heard, so their producers' silence means nothing.
+        """
 
     # --- runs ------------------------------------------------------------------
 
@@ -298,8 +307,10 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def expire_runs(self, now: int) -> list[Run]:
+    async def expire_runs(self, now: int, heard_since: int = 0) -> list[Run]:
         """Deal with every run whose claimant's lease ran out before ``now``; return these runs.
+
+        ``heard_since`` is as for ``expire_leases``.
 
         Its live tasks end as interrupted. It is queued again while it has retries
         left and nobody has asked it to stop, else it ends as interrupted.

@@ -18,6 +18,31 @@ log = logging.getLogger(__name__)
 SEAL_BATCH = 100
 
 
+class Hearing:
+    """Since when producers could be heard without an interruption, as far as this process can tell.
+
+    Args:
+        deaf: seconds between two looks that are an interruption: the store or this
+            process stood still, or the clock was set.
+    """
+
+    def __init__(self, deaf: float) -> None:
+        self._deaf = round(deaf * 1_000_000)
+        self._since: int | None = None
+        self._looked = 0
+
+    def since(self, now: int) -> int:
+        """To be asked right before each look, with the time."""
+        if self._since is None or not 0 <= now - self._looked <= self._deaf:
+            self._since = now
+        self._looked = now
+        return self._since
+
+    def failed(self) -> None:
+        """Note that the store failed: it may have failed for others too."""
+        self._since = None
+
+
 class Upkeep:
     """The background work on a store, which stays its owner's to close."""
 
@@ -56,20 +81,21 @@ class Upkeep:
     async def _reap(self) -> None:
         """Deal with tasks and runs whose producers and claimants were not heard of in time.
 
-        All leases begin anew first, since nobody could renew one while no server
-        ran. Where that fails (on a full disk) nobody is lost before it succeeds.
+        A silence counts only while producers could be heard: since the start,
+        since the store failed last, since this process or the store stood still.
+        Nobody is lost before that was a lease ago.
         """
-        renewed = False
+        hearing = Hearing(self._timing.deaf)
         while True:
             try:
-                if not renewed:
-                    await self._store.renew_leases(self._clock())
-                    renewed = True
-                for run in await self._store.expire_runs(self._clock()):
+                now = self._clock()
+                for run in await self._store.expire_runs(now, hearing.since(now)):
                     log.warning("run %s: claimant lost; now %s", run.id, run.state.value)
-                for task in await self._store.expire_leases(self._clock()):
+                now = self._clock()
+                for task in await self._store.expire_leases(now, hearing.since(now)):
                     log.warning("task %s: %s", task.id, task.error)
             except StoreUnavailable as error:
+                hearing.failed()
                 log.error("cannot look for lost producers: %s", error)
             await asyncio.sleep(self._timing.reaper)
 

@@ -9,9 +9,13 @@ import pytest
 
 from tests import postgres as postgres_server
 from tests.postgres import PostgresServer
-from tests.server import Server, running
+from tests.server import Server, in_thread
 
 DatabaseIn = Callable[[Path], Awaitable[str]]
+NewServer = Callable[..., Server]
+
+# For main journeys, races and kills: one process, several that act as one, and a node on PostgreSQL.
+every_way_to_serve = pytest.mark.parametrize("serving", ["alone", "workers", "postgres"])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,9 +48,32 @@ def one_process(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def serving(request: pytest.FixtureRequest) -> str:
+    """How servers serve: see ``every_way_to_serve``."""
+    return "postgres" if request.config.getoption("--database") == "postgres" else "alone"
+
+
+@pytest.fixture
+def new_server(request: pytest.FixtureRequest, tmp_path: Path, serving: str) -> NewServer:
+    """``new_server(*arguments)`` gives a server on an empty database, which has not been started yet."""
+
+    def new(*arguments: str) -> Server:
+        if serving == "workers":
+            arguments = ("--workers", "2", *arguments)
+        server = Server(tmp_path, *arguments)
+        if serving == "postgres":
+            found: PostgresServer = request.getfixturevalue("postgres")
+            server.use_database(in_thread(found.database(tmp_path)))
+        return server
+
+    return new
+
+
+@pytest.fixture
+def server(new_server: NewServer) -> Iterator[Server]:
     """A server process on an empty database."""
-    yield from running(tmp_path)
+    with new_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

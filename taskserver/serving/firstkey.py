@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from taskserver.config import Settings
-from taskserver.errors import BadParameter, KeyExists, KeyNotFound, StartupError
-from taskserver.keyfile import key_file_of, read_key, write_key
+from taskserver.errors import BadParameter, KeyExists, KeyNotFound, StartupError, StoreUnavailable
+from taskserver.keyfile import key_file_of, move_key, read_key, write_key, write_key_beside
 from taskserver.keys import Keys, key_id, new_secret
 from taskserver.model import Scope
 
@@ -16,11 +16,17 @@ BOOTSTRAP = "bootstrap"
 
 
 async def ensure_admin(settings: Settings, keys: Keys, say: Callable[[str], None]) -> None:
-    """Make the key that the settings ask for, or, on a first start, one that the operator is shown."""
-    if settings.bootstrap_key_file is not None:
-        await _bootstrap(keys, Path(settings.bootstrap_key_file))
-    else:
-        await _first_key(keys, key_file_of(settings.database), say)
+    """Make the key that the settings ask for, or, on a first start, one that the operator is shown.
+
+    Raises StartupError.
+    """
+    try:
+        if settings.bootstrap_key_file is not None:
+            await _bootstrap(keys, Path(settings.bootstrap_key_file))
+        else:
+            await _first_key(keys, key_file_of(settings.database), say)
+    except StoreUnavailable as error:
+        raise StartupError(f"cannot tell whether there is an admin key: {error.message}") from error
 
 
 async def _first_key(keys: Keys, path: Path, say: Callable[[str], None]) -> None:
@@ -28,8 +34,16 @@ async def _first_key(keys: Keys, path: Path, say: Callable[[str], None]) -> None
     if await keys.list():
         return
     secret = new_secret()
-    write_key(path, secret)  # first: a key that was kept and that nobody can read would lock everybody out
-    await keys.issue(ADMIN, [Scope.ADMIN], secret=secret)
+    # Written first, since a key that was kept and that nobody can read would lock everybody out; but beside the file,
+    # since another server that starts at this moment may be the one whose key is kept.
+    fresh = write_key_beside(path, secret)
+    try:
+        await keys.issue(ADMIN, [Scope.ADMIN], secret=secret)
+    except KeyExists:
+        fresh.unlink()
+        say(f"another server has just created the API key {ADMIN!r}, and told it")
+        return
+    move_key(fresh, path)
     say(f"created the API key {ADMIN!r}, also in {path} (shown only this once): {secret}")
 
 

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from taskserver.errors import StoreOpenError
 from taskserver.store import Invitation, SharedStore, Store
-from taskserver.wakeup import LocalWakeup, Wakeup
 
 if TYPE_CHECKING:
     from taskserver.stores.archive import Archive
@@ -38,19 +37,6 @@ async def open_store(url: str, *, synchronous: str = "full", create: bool = True
     from taskserver.stores.sqlite.store import SqliteStore
 
     return await SqliteStore.open(sqlite_path(url), synchronous=synchronous, create=create)
-
-
-async def open_wakeup(store: Store, listen_url: str | None = None) -> Wakeup:
-    """Wake-ups among all processes that share a store that ``open_store`` gave. To be closed before the store.
-
-    ``listen_url`` is the same PostgreSQL database, reached without a pooler: one
-    connection of each process listens, for as long as that lives.
-    """
-    open_own = getattr(store, "open_wakeup", None)
-    if open_own is None:
-        return LocalWakeup()
-    wakeup: Wakeup = await open_own(listen_url)
-    return wakeup
 
 
 async def _open_postgres(url: str, create: bool) -> Store:

@@ -12,7 +12,7 @@ from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from taskserver.config import PARSER_LINE_LIMIT, Settings
 from taskserver.model import Scope
 from taskserver.store import Store
-from taskserver.stores import open_store, open_wakeup
+from taskserver.stores import open_store
 from taskserver.web.app import make_app, make_services
 from tests.api.conversation import Api, Client
 from tests.conftest import DatabaseIn
@@ -31,7 +31,7 @@ async def serve(
         folder = tmp_path / str(len(opened))
         folder.mkdir()
         store = await open_store(await database_in(folder))
-        services = make_services(settings, store, await open_wakeup(store))
+        services = make_services(settings, store, await store.open_wakeup())
         server = await aiohttp_server(
             make_app(services),
             shutdown_timeout=settings.timing.shutdown,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
-from tests.server import Server, running
+from tests.conftest import NewServer
+from tests.server import Server
 
 LINES = [f"line {number}" for number in range(20)]
 PACE = 0.1  # seconds between two lines of a task that a client follows
@@ -16,20 +16,12 @@ EARLY = 0.1  # seconds; a wait may end some milliseconds early, and waits add up
 
 Produce = Callable[..., str]
 
-# For the clients' main journeys: answered by one process, and by several that act as one.
-alone_and_with_workers = pytest.mark.parametrize("workers", [1, 2])
-
 
 @pytest.fixture
-def workers() -> int:
-    """How many processes answer."""
-    return 1
-
-
-@pytest.fixture
-def server(tmp_path: Path, workers: int) -> Iterator[Server]:
+def server(new_server: NewServer) -> Iterator[Server]:
     """A server that logs each request when it has been answered."""
-    yield from running(tmp_path, "--access-log", "--workers", str(workers))
+    with new_server("--access-log") as server:
+        yield server
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from airflow_client.client.exceptions import (
 from airflow_client.client.models.trigger_dag_run_post_body import TriggerDAGRunPostBody
 
 from tests.clients.airflow import DAG, TASK, Worker, register
-from tests.clients.conftest import alone_and_with_workers
+from tests.conftest import every_way_to_serve
 from tests.server import Server, until
 
 LINES = [f"line {number}" for number in range(5)]
@@ -72,7 +72,7 @@ def detail(error: ApiException) -> Any:
     return json.loads(error.body)["detail"]
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_it_triggers_a_run_and_waits_for_its_result(client: ApiClient, worker: Worker) -> None:
     run = trigger(client, conf={"n": 5}, note="from the client")
     assert (run.state.value, run.run_type.value, run.triggered_by.value) == ("queued", "manual", "rest_api")
@@ -96,7 +96,7 @@ def test_it_sees_a_failed_run_as_failed(client: ApiClient, worker: Worker) -> No
     assert ended.end_date > ended.start_date > datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_it_follows_a_log_from_token_to_token(client: ApiClient, worker: Worker) -> None:
     run = trigger(client)
     api, seen, token = TaskInstanceApi(client), [], None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.clients.airflow import DAG, TASK, Worker, register
-from tests.clients.conftest import alone_and_with_workers
+from tests.conftest import every_way_to_serve
 from tests.server import Server
 
 LIMIT = 60  # seconds for the script
@@ -21,7 +21,7 @@ def work(worker: Worker, run: Mapping[str, Any]) -> None:
     worker.do(run, TASK, ["Hello"] * 15, "Hello World!")
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_it_runs_with_no_more_than_its_host_and_credentials_changed(server: Server, tmp_path: Path) -> None:
     register(server)
     text = SCRIPT.read_text(encoding="utf-8")

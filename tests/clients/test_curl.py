@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clients.conftest import LINES, Produce, alone_and_with_workers, requests_for
+from tests.clients.conftest import LINES, Produce, requests_for
+from tests.conftest import every_way_to_serve
 from tests.server import Server, until
 
 LIMIT = 60  # seconds for a script
@@ -55,7 +56,7 @@ def follow(server: Server, key: str, task: str, **more: str) -> subprocess.Compl
     )
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_the_loop_follows_a_running_task_to_its_end(server: Server, key: str, produce: Produce) -> None:
     task = produce()
     done = follow(server, key, task)
@@ -110,7 +111,7 @@ def reader(server: Server, key: str, upload: object) -> Iterator[subprocess.Pope
         process.kill()
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_a_live_upload_can_be_followed(
     server: Server, upload: subprocess.Popen[bytes], reader: subprocess.Popen[str]
 ) -> None:

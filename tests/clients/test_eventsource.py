@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import alone_and_with_workers
 from tests.clients.worker import IDS, NAMES, Worker
+from tests.conftest import every_way_to_serve
 from tests.server import Server
 
 PACKAGE = "eventsource@4.1.1"  # the last major for Node 20
@@ -118,7 +118,7 @@ def open_page(server: Server, key: str, packages: Path) -> Iterator[Open]:
         page.close()
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_it_follows_a_run_to_its_end_and_then_stays_away(open_page: Open, worker: Worker) -> None:
     page = open_page(worker.create_execution())
     worker.do_all()

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
-from tests.clients.conftest import alone_and_with_workers
 from tests.clients.worker import IDS, NAMES, Worker
+from tests.conftest import every_way_to_serve
 from tests.server import Server
 
 LIMIT = 30.0  # seconds without a byte; a heartbeat comes each 15
@@ -36,7 +36,7 @@ def following(
             yield source.iter_sse()
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_a_run_is_followed_from_its_first_task_to_its_end(server: Server, key: str, worker: Worker) -> None:
     execution_id = worker.create_execution()
     with following(server, key, execution_id) as events:

@@ -9,7 +9,8 @@ import pytest
 from posit.connect import Client  # type: ignore[import-untyped]
 from posit.connect.errors import ClientError  # type: ignore[import-untyped]
 
-from tests.clients.conftest import EARLY, LINES, PACE, Produce, alone_and_with_workers, requests_for
+from tests.clients.conftest import EARLY, LINES, PACE, Produce, requests_for
+from tests.conftest import every_way_to_serve
 from tests.server import Server
 
 
@@ -19,7 +20,7 @@ def client(server: Server, key: str) -> Iterator[Client]:
         yield client
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_it_follows_a_running_task_to_its_end_with_one_request(
     server: Server, client: Client, produce: Produce
 ) -> None:
@@ -63,7 +64,7 @@ def test_it_reads_from_a_line_on(server: Server, client: Client) -> None:
     assert (task["output"], task["last"]) == ([], 3)
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_it_reads_a_large_output_whole(server: Server, client: Client) -> None:
     uid, lines = server.new_task(), [f"{number:06d} {'x' * 80}" for number in range(100_000)]
     for start in range(0, len(lines), 50_000):
@@ -103,7 +104,7 @@ def test_a_wrong_key(server: Server) -> None:
     assert "API key" in caught.value.error_message
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_a_key_that_is_revoked_meanwhile(server: Server, client: Client, produce: Produce) -> None:
     task = client.tasks.get(produce())
     server.call("DELETE", "/v1/keys/reader")

@@ -8,7 +8,8 @@ import pytest
 from rsconnect.api import RSConnectClient, RSConnectServer
 from rsconnect.exception import RSConnectException
 
-from tests.clients.conftest import EARLY, LINES, Produce, alone_and_with_workers, requests_for
+from tests.clients.conftest import EARLY, LINES, Produce, requests_for
+from tests.conftest import every_way_to_serve
 from tests.server import Server
 
 LIMIT = 60  # seconds after which the client gives up
@@ -19,7 +20,7 @@ def client(server: Server, key: str) -> RSConnectClient:
     return RSConnectClient(RSConnectServer(server.url, key))
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_it_follows_a_running_task_to_its_end_with_one_request(
     server: Server, client: RSConnectClient, produce: Produce
 ) -> None:

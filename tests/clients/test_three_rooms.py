@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.clients.conftest import alone_and_with_workers
 from tests.clients.worker import NAMES, Worker
+from tests.conftest import every_way_to_serve
 from tests.server import Server
 
 LIMIT = 60.0  # seconds
@@ -46,7 +46,7 @@ def lines(client: httpx.Client, path: str, **query: Any) -> list[str]:
     return client.get(path, params=query).raise_for_status().text.splitlines()
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_a_run_of_airflows_is_shown_the_same_in_all_rooms(
     client: httpx.Client, worker: Worker, pool: ThreadPoolExecutor
 ) -> None:
@@ -129,7 +129,7 @@ def test_output_and_results_are_the_same_in_all_rooms(client: httpx.Client, work
             assert task["result"]["data"] == (value if entry["map_index"] < 0 else value[entry["map_index"]])
 
 
-@alone_and_with_workers
+@every_way_to_serve
 def test_an_execution_is_a_dag_run_under_its_own_id(
     client: httpx.Client, worker: Worker, pool: ThreadPoolExecutor
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskserver.store import Store
-from taskserver.stores import join_store, open_shared_store, open_store, open_wakeup
+from taskserver.stores import join_store, open_shared_store, open_store
 from taskserver.wakeup import LocalWakeup, Wakeup
 from tests.contract.helpers import Opener, Recorder
 from tests.postgres import PostgresServer
@@ -83,7 +83,7 @@ async def wakeup(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """A wake-up that nobody subscribes to yet."""
     if request.param is open_postgres:
         store = await open_postgres(tmp_path, request.getfixturevalue("postgres"))
-        opened = await open_wakeup(store)
+        opened = await store.open_wakeup()
         yield opened
         await opened.close()
         await store.close()

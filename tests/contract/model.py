@@ -101,17 +101,13 @@ class PlainStore:
             raise TaskNotFinished("")
         del self.tasks[task_id]
 
-    def expire(self, now: int) -> set[str]:
+    def expire(self, now: int, heard_since: int) -> set[str]:
         overdue = {
             task_id
             for task_id, task in self.tasks.items()
-            if task.lease_expires_at is not None and task.lease_expires_at < now
+            if task.lease_us is not None and task.lease_expires_at is not None
+            if task.lease_expires_at < now and task.lease_us <= now - heard_since
         }
         for task_id in overdue:
             self.tasks[task_id].end(TaskState.INTERRUPTED, None)
         return overdue
-
-    def renew(self, now: int) -> None:
-        for task in self.tasks.values():
-            if task.lease_us is not None and not task.finished:
-                task.lease_expires_at = now + task.lease_us

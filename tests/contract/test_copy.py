@@ -16,7 +16,7 @@ from taskserver.dagmodel import RunState
 from taskserver.encoding import encode_records
 from taskserver.errors import CannotCopy, Differs, StoreInUse, StoreOpenError
 from taskserver.model import ApiKey, NewTask, Scope, Stream, TaskFilter
-from taskserver.stores import copy_database, open_store, open_wakeup
+from taskserver.stores import copy_database, open_store
 from taskserver.stores.archive import Kind, Size
 from taskserver.stores.copying import Summary
 from taskserver.stores.postgres.archive import PostgresArchive
@@ -228,7 +228,7 @@ async def test_databases_that_are_in_use_are_refused(way: tuple[str, str]) -> No
     await fill(source)
     for url in way:
         store = await open_store(url)
-        wakeup = await open_wakeup(store)
+        wakeup = await store.open_wakeup()
         with pytest.raises(StoreInUse):
             await copied(source, target)
         await wakeup.close()

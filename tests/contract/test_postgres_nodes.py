@@ -25,7 +25,7 @@ from taskserver.errors import (
 )
 from taskserver.model import Outcome, TaskState
 from taskserver.store import Appended, Store
-from taskserver.stores import open_store, open_wakeup
+from taskserver.stores import open_store
 from tests.contract.helpers import NOW, SECOND, SUCCESS, Recorder, chunks, create, finished, lines, numbered, texts
 from tests.contract.run_helpers import add_task, claim, events, register, trigger
 from tests.eventually import LIMIT, eventually
@@ -369,7 +369,7 @@ class TestTwoNodes:
 
 class TestWakeups:
     async def test_one_node_wakes_the_others_waiters(self, nodes: Nodes) -> None:
-        a, b = await open_wakeup(nodes.a), await open_wakeup(nodes.b)
+        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
         with b.subscribe("output:build", "key:x") as waiter, b.subscribe("other") as other:
             waiter.clear()
             other.clear()
@@ -380,7 +380,7 @@ class TestWakeups:
         await b.close()
 
     async def test_thousands_of_topics_are_told(self, nodes: Nodes) -> None:
-        a, b = await open_wakeup(nodes.a), await open_wakeup(nodes.b)
+        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
         topics = [f"output:{'long' * 16}{number}" for number in range(3000)]
         with b.subscribe(topics[0]) as first, b.subscribe(topics[-1]) as last:
             first.clear()
@@ -392,7 +392,7 @@ class TestWakeups:
         await b.close()
 
     async def test_what_was_published_before_the_close_is_told(self, nodes: Nodes) -> None:
-        a, b = await open_wakeup(nodes.a), await open_wakeup(nodes.b)
+        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
         with b.subscribe("x") as waiter:
             waiter.clear()
             for _ in range(3):
@@ -402,7 +402,7 @@ class TestWakeups:
         await b.close()
 
     async def test_a_listening_connection_that_was_cut_comes_back(self, nodes: Nodes) -> None:
-        a, b = await open_wakeup(nodes.a), await open_wakeup(nodes.b)
+        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
         with b.subscribe("x") as waiter:
             waiter.clear()
             await nodes.cut("query LIKE 'LISTEN%'")
@@ -414,7 +414,7 @@ class TestWakeups:
         await b.close()
 
     async def test_what_could_not_be_told_is_told_later(self, nodes: Nodes) -> None:
-        a, b = await open_wakeup(nodes.a), await open_wakeup(nodes.b)
+        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
         with b.subscribe("x") as waiter:
             await nodes.cut("query NOT LIKE 'LISTEN%'")
             waiter.clear()

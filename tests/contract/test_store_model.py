@@ -153,16 +153,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- time and background ---------------------------------------------------------
 
-    @rule(step=STEPS)
-    def expire(self, step: int) -> None:
+    @rule(step=STEPS, heard_for=STEPS)
+    def expire(self, step: int, heard_for: int) -> None:
         self.now += step + 1  # no lease ends at this very moment
-        wanted, found = self.agree(lambda: self.model.expire(self.now), self.store.expire_leases(self.now))
+        since = self.now - heard_for
+        wanted, found = self.agree(
+            lambda: self.model.expire(self.now, since), self.store.expire_leases(self.now, since)
+        )
         assert {task.id for task in found} == wanted
-
-    @rule(step=STEPS)
-    def renew(self, step: int) -> None:
-        self.now += step
-        self.agree(lambda: self.model.renew(self.now), self.store.renew_leases(self.now))
 
     @rule(count=st.integers(1, 4))
     def seal(self, count: int) -> None:

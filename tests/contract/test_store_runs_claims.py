@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from taskserver.dagmodel import Run, RunState
 from taskserver.errors import RunClaimed, RunFinished, RunNotFound
 from taskserver.model import TaskState
 from taskserver.store import RunChange, Store
-from tests.contract.helpers import NOW, SECOND, Opener, Recorder
+from tests.contract.helpers import NOW, SECOND, Recorder
 from tests.contract.run_helpers import (
     CLAIM,
     LEASE,
@@ -267,14 +266,8 @@ class TestLostClaimants:
         lost = await store.expire_runs(NOW + 2 * SECOND)
         assert sorted(run.state for run in lost) == [RunState.INTERRUPTED, RunState.QUEUED]
 
-    async def test_a_lease_begins_anew_when_leases_are_renewed(self, opener: Opener[Store], tmp_path: Path) -> None:
-        store = await opener(tmp_path)
+    async def test_a_silence_in_which_nobody_could_be_heard_does_not_count(self, store: Store) -> None:
         run = await claimed(store)
-        await queued(store)
-        await store.close()
-        store = await opener(tmp_path)
-        await store.renew_leases(LOST)
-        assert await store.expire_runs(LOST + LEASE * SECOND - 1) == []
-        assert await store.get_run(run.id) == replace(run, lease_expires_at=LOST + LEASE * SECOND)
-        assert len(await store.expire_runs(LOST + LEASE * SECOND)) == 1
-        await store.close()
+        assert await store.expire_runs(LOST, heard_since=LOST - LEASE * SECOND + 1) == []
+        assert await store.get_run(run.id) == run
+        assert len(await store.expire_runs(LOST + 1, heard_since=LOST - LEASE * SECOND + 1)) == 1

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import Commands
-from tests.e2e.nodes import Nodes, two_nodes
+from tests.e2e.network import Network
+from tests.e2e.nodes import Nodes, make_nodes, two_nodes
+from tests.e2e.pg_world import World
+from tests.e2e.private_postgres import PrivatePostgres
 from tests.postgres import PostgresServer
 from tests.server import Server
 
@@ -21,6 +24,30 @@ FIGURE = "measured"
 def taskserver(server: Server, tmp_path: Path) -> Commands:
     """``taskserver …`` commands that find the server."""
     return Commands(server, tmp_path)
+
+
+@pytest.fixture(scope="package")
+def postgres_server() -> Iterator[PrivatePostgres]:
+    """A PostgreSQL server for tests that stop and kill it; it runs when a test begins."""
+    with PrivatePostgres() as server:
+        yield server
+
+
+@pytest.fixture
+def private_postgres(postgres_server: PrivatePostgres) -> PrivatePostgres:
+    """The same with an empty database."""
+    postgres_server.start()  # the test before may have failed while it was down
+    postgres_server.new_database()
+    return postgres_server
+
+
+@pytest.fixture
+def world(private_postgres: PrivatePostgres, tmp_path: Path) -> Iterator[World]:
+    """Two nodes on a PostgreSQL of their own."""
+    with Network(private_postgres.port) as network:
+        nodes = make_nodes(tmp_path, private_postgres.url_at(network.port), private_postgres.url)
+        with nodes[0], nodes[1]:
+            yield World(private_postgres, network, nodes)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two servers on one PostgreSQL."""
+"""Servers that share a PostgreSQL."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ class Nodes:
     b: Server
 
 
+def make_nodes(folder: Path, *urls: str, arguments: tuple[str, ...] = ()) -> list[Server]:
+    """Servers on these databases, not started yet, which share their first key."""
+    nodes = []
+    for number, url in enumerate(urls):
+        place = folder / str(number)
+        place.mkdir()
+        server = Server(place, "--bootstrap-key-file", str(folder / "admin.key"), *arguments)
+        server.database, server.key_file = url, folder / "admin.key"
+        nodes.append(server)
+    return nodes
+
+
 def two_nodes(database: str, folder: Path) -> Iterator[Nodes]:
     """Two servers on the database with this URL."""
-    key_file = folder / "admin.key"
-    servers = []
-    for name in ("a", "b"):
-        own = folder / name
-        own.mkdir()
-        server = Server(own, "--bootstrap-key-file", str(key_file))
-        server.database, server.key_file = database, key_file
-        servers.append(server)
-    with servers[0] as a, servers[1] as b:
+    a, b = make_nodes(folder, database, database)
+    with a, b:
         yield Nodes(a, b)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from tests.conftest import NewServer, every_way_to_serve
 from tests.e2e.followers import FORMATS, Follower, line
 from tests.e2e.raw import Raw
 from tests.server import Server, until
@@ -46,9 +47,9 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_none_of_thousands_misses_a_line(many_files: None, tmp_path: Path, workers: int) -> None:
-    with Server(tmp_path, "--workers", str(workers)) as server:
+@every_way_to_serve
+def test_none_of_thousands_misses_a_line(many_files: None, new_server: NewServer) -> None:
+    with new_server() as server:
         followers, lines = uvloop.run(asyncio.wait_for(race(server), LIMIT))
         assert server.get("/readyz").status == 200
         assert "ERROR" not in server.log

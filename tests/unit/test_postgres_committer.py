@@ -318,3 +318,35 @@ async def test_one_who_leaves_does_not_disturb_the_group(database: Database) -> 
     database.fail = fail
     with pytest.raises(TaskNotFound):
         await database.submit("c", "c")
+
+
+async def test_who_waits_too_long_is_told_so_and_what_has_not_begun_is_dropped(database: Database) -> None:
+    committer = GroupCommitter(database.transact, database.reports.extend, database.attempt, patience=0.05)
+    go = database.hold()
+    begun = committer.submit(Step("begun", ["a"]))
+    await eventually(lambda: len(database.groups) == 1)
+    queued = [committer.submit(Step("queued", ["a"])) for _ in range(2)]
+    with pytest.raises(StoreUnavailable, match="it is not known whether this was stored"):
+        await begun
+    for call in queued:
+        with pytest.raises(StoreUnavailable, match="nothing was stored"):
+            await call
+    after = committer.submit(Step("after", ["a"]))
+    go.set()
+    assert await after == "did after"
+    assert database.groups == [["begun"], ["after"]]
+    assert database.reports == ["begun", "after"]  # what was stored all the same is told to those who follow
+    await committer.close()
+
+
+async def test_a_transaction_that_is_tried_again_costs_the_same_patience(database: Database) -> None:
+    def fail(names: list[str], alone: bool) -> None:
+        raise asyncpg.DeadlockDetectedError("deadlock")
+
+    database.fail = fail
+    committer = GroupCommitter(database.transact, database.reports.extend, database.attempt, patience=0.02)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(StoreUnavailable):
+        await committer.submit(Step("a", ["a"]))
+    assert asyncio.get_running_loop().time() - began < 5
+    await committer.close()

@@ -130,16 +130,6 @@ def test_what_was_undone_is_not_remembered(scene: Scene) -> None:
     scene.connection.execute("ROLLBACK")
 
 
-def test_leases_that_begin_anew_are_those_that_count_afterwards(scene: Scene) -> None:
-    scene.create("a", LEASE)
-    scene.append("a", "x")
-    later = NOW + 10 * LEASE
-    scene.group(lambda tx: tx.tasks.renew_leases(later))
-    assert scene.group(lambda tx: tx.tasks.expire_leases(later)) == []
-    (lost,) = scene.group(lambda tx: tx.tasks.expire_leases(later + LEASE))
-    assert lost == scene.stored("a")
-
-
 def test_a_task_that_is_gone_is_not_remembered(scene: Scene) -> None:
     first = scene.create("a")
     scene.append("a", "x")

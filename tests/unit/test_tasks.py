@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +34,8 @@ from tests.eventually import eventually
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
 LONG = 20.0
-BACKGROUND = ("renew_leases", "expire_leases", "expire_runs", "unsealed", "seal")
+WATCHING = Timing(reaper=0.001)
+BACKGROUND = ("expire_leases", "expire_runs", "unsealed", "seal")
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -137,6 +139,13 @@ class Scene:
     async def append(self, task_id: str, *texts: str) -> None:
         await self.tasks.append(ANN, task_id, encode_lines(texts, NOW))
 
+    async def watch(self, seconds: int) -> None:
+        """Let so many seconds pass, in each of which the upkeep looks for lost producers."""
+        for _ in range(seconds):
+            self.clock.pass_seconds(1)
+            enough = self.store.calls.count("expire_leases") + 2
+            await eventually(lambda enough=enough: self.store.calls.count("expire_leases") >= enough)  # type: ignore[misc]
+
     async def lines(self, task: Task, first: int = 0) -> list[str]:
         """The lines of an answer that shows this task from ``first`` on."""
         found: list[str] = []
@@ -159,7 +168,6 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
         async def starting(**options: Any) -> Scene:
             scene = Scene(HeldStore(store), **options)
-            await store.renew_leases(scene.clock())
             await scene.upkeep.start()
             stack.push_async_callback(scene.upkeep.close)
             return scene
@@ -385,22 +393,43 @@ class TestBackground:
     async def test_leases_begin_anew_with_the_server(self, start: Start) -> None:
         before = await start(timing=Timing(reaper=1000))
         await before.create(lease=10)
-        after = Scene(before.store)
+        after = Scene(before.store, timing=WATCHING)
         after.clock.pass_seconds(100)
-        after.store.calls.clear()
         await after.upkeep.start()
-        await eventually(lambda: "expire_leases" in after.store.calls, "the leases' renewal, which comes before it")
-        task = await before.store.get_task("build")
+        await after.watch(9)
+        assert (await before.store.get_task("build")).state is TaskState.QUEUED
+        await after.watch(2)
+        assert (await before.store.get_task("build")).state is TaskState.INTERRUPTED
         await after.upkeep.close()
-        assert (task.state, task.lease_expires_at) == (TaskState.QUEUED, NOW + 110 * SECOND)
+
+    async def test_a_silence_while_the_server_stood_still_does_not_count(self, start: Start) -> None:
+        scene = await start(timing=WATCHING)
+        await scene.create(lease=10)
+        await scene.watch(8)
+        scene.clock.pass_seconds(100)  # the machine slept
+        await scene.watch(9)
+        assert (await scene.store.get_task("build")).state is TaskState.QUEUED
+        await scene.watch(2)
+        assert (await scene.store.get_task("build")).state is TaskState.INTERRUPTED
+
+    async def test_a_silence_while_the_store_failed_does_not_count(self, start: Start) -> None:
+        scene = await start(timing=WATCHING)
+        await scene.create(lease=10)
+        scene.store.failing = StoreUnavailable("the database failed")
+        await scene.watch(20)
+        scene.store.failing = None
+        await scene.watch(9)
+        assert (await scene.store.get_task("build")).state is TaskState.QUEUED
+        await scene.watch(2)
+        assert (await scene.store.get_task("build")).state is TaskState.INTERRUPTED
 
     async def test_a_lost_producer_is_noticed_by_the_clock(self, start: Start) -> None:
-        scene = await start(timing=Timing(reaper=0.01))
+        scene = await start(timing=WATCHING)
         await scene.create(lease=10)
         waiting = asyncio.ensure_future(scene.tasks.wait_end(ANN, "build", 0, LONG))
         await eventually(lambda: scene.store.calls.count("expire_leases") > 3)
         assert not waiting.done()
-        scene.clock.pass_seconds(11)
+        await scene.watch(11)
         assert (await waiting).state is TaskState.INTERRUPTED
 
     async def test_what_ended_is_sealed_also_what_was_left_before(self, start: Start) -> None:
@@ -422,7 +451,7 @@ class TestBackground:
 
     @pytest.mark.parametrize("error", [StoreUnavailable("the database failed"), StoreFull("the disk is full")])
     async def test_it_goes_on_after_the_store_failed(self, start: Start, error: Exception) -> None:
-        scene = await start(timing=Timing(reaper=0.01, sealer_pause=0.01))
+        scene = await start(timing=replace(WATCHING, sealer_pause=0.01))
         scene.store.failing = error
         await scene.create(lease=1)
         await scene.create("done")
@@ -430,7 +459,7 @@ class TestBackground:
         scene.store.calls.clear()
         await eventually(lambda: {"expire_leases", "unsealed"} <= set(scene.store.calls))
         scene.store.failing = None
-        scene.clock.pass_seconds(2)
+        await scene.watch(2)
         assert (await scene.tasks.wait_end(ANN, "build", 0, LONG)).state is TaskState.INTERRUPTED
         await eventually(lambda: scene.store.calls.count("seal") >= 2)
 

@@ -35,6 +35,8 @@ MAX_GROUP = 1000  # operations in one transaction; bounds how long the first of 
 MAX_GROUP_BYTES = 16 * MIB  # of lines in one transaction
 ATTEMPTS = 6  # at a transaction that conflicts with another node's
 PAUSE = 0.005  # seconds before the second attempt, about; doubles each time
+PATIENCE = 10.0  # seconds for an answer, whatever hangs: producers then ask another node, before they give up
+LOOK = 1.0  # seconds between two looks for those whose time is over
 
 T = TypeVar("T")
 
@@ -67,6 +69,7 @@ class Job:
     future: asyncio.Future[Any]
     alone: bool
     direct: bool = False
+    asked: float = 0.0  # when, on the event loop's clock
     result: Any = None
     error: Exception | None = None
 
@@ -98,6 +101,7 @@ class GroupCommitter:
         direct: Attempt,
         *,
         min_beside: int = MIN_BESIDE,
+        patience: float = PATIENCE,
     ) -> None:
         self._transact = transact
         self._report = report
@@ -106,23 +110,29 @@ class GroupCommitter:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Job] = deque()
         self._busy: set[str] = set()  # tasks in groups that are under way
-        self._groups: set[asyncio.Task[None]] = set()
+        self._groups: dict[asyncio.Task[None], list[Job]] = {}
         self._alone = False  # whether the group under way is one that runs alone
         self._closed = False
         self._pumping = False
         self._late: asyncio.TimerHandle | None = None
+        self._patience = patience
+        self._looking: asyncio.TimerHandle | None = None
 
     def submit(self, operation: Operation, *, direct: bool = False) -> asyncio.Future[Any]:
         """Queue an operation; the future has its result once that is durable. ``direct``: try that first.
 
-        Giving up on the future does not take the operation back.
+        Giving up on the future does not take the operation back. Raises
+        StoreUnavailable when ``patience`` is over; it may be stored all the same
+        if its transaction had begun.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreUnavailable("the database is closed"))
         else:
-            self._queue.append(Job(operation, future, operation.alone, direct))
+            self._queue.append(Job(operation, future, operation.alone, direct, self._loop.time()))
             self._pump_soon()
+            if self._looking is None:
+                self._looking = self._loop.call_later(min(LOOK, self._patience), self._look_for_late)
         return future
 
     async def close(self) -> None:
@@ -131,6 +141,22 @@ class GroupCommitter:
         self._pump()
         while self._groups:
             await asyncio.wait(self._groups)
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _look_for_late(self) -> None:
+        """Answer those who have waited for too long; what of theirs has not begun is dropped."""
+        self._looking = None
+        latest = self._loop.time() - self._patience
+        while self._queue and self._queue[0].asked < latest:
+            _refuse(self._queue.popleft(), "nothing was stored")
+        for jobs in self._groups.values():
+            for job in jobs:
+                if job.asked < latest:
+                    _refuse(job, "it is not known whether this was stored")
+        self._pump()  # what waited behind those that were dropped may begin beside those that hang
+        if self._queue or self._groups:
+            self._looking = self._loop.call_later(min(LOOK, self._patience), self._look_for_late)
 
     # --- groups --------------------------------------------------------------------
 
@@ -158,7 +184,7 @@ class GroupCommitter:
                 self._late = None
             tasks = {task for job in jobs for task in job.operation.tasks}
             self._busy |= tasks
-            self._groups.add(self._loop.create_task(self._run(jobs, tasks)))
+            self._groups[self._loop.create_task(self._run(jobs, tasks))] = jobs
 
     def _take(self) -> list[Job]:
         """The next jobs that may go together, and with the groups that are under way."""
@@ -200,7 +226,7 @@ class GroupCommitter:
         # The group is done, although its task is not: let the next one take its place.
         current = asyncio.current_task()
         assert current is not None
-        self._groups.discard(current)
+        del self._groups[current]
         self._pump()
 
     async def _commit_directly(self, jobs: list[Job]) -> tuple[list[Any], list[Job]]:
@@ -274,3 +300,8 @@ class GroupCommitter:
                 job.future.set_exception(job.error)
             else:
                 job.future.set_result(job.result)
+
+
+def _refuse(job: Job, what_is_known: str) -> None:
+    if not job.future.done():
+        job.future.set_exception(StoreUnavailable(f"the database takes too long; {what_is_known}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ import asyncpg
 from taskserver.errors import StoreOpenError
 from taskserver.stores.postgres.failures import Lost, OutcomeUnknown, describe
 
-CONNECT_TIMEOUT = 10.0  # seconds for a connection to be made
-ACQUIRE_TIMEOUT = 10.0  # seconds for a connection of a pool to become free; then the answer is 503
-COMMAND_TIMEOUT = 30.0  # seconds for a statement; a network that was cut is noticed by this
-UNDO_TIMEOUT = 5.0  # seconds for a rollback; then the connection is given up
-LOCK_TIMEOUT_MS = 10_000  # another node's transaction takes milliseconds, unless that node was cut off
-IDLE_TIMEOUT_MS = 30_000  # PostgreSQL ends a transaction whose node is silent for so long, and frees its locks
+CONNECT_TIMEOUT = 5.0  # seconds for a connection to be made
+ACQUIRE_TIMEOUT = 5.0  # seconds for a connection of a pool to become free; then the answer is 503
+COMMAND_TIMEOUT = 10.0  # seconds for a statement; a network that was cut is noticed by this
+UNDO_TIMEOUT = 2.0  # seconds for a rollback; then the connection is given up
+LOCK_TIMEOUT_MS = 5_000  # another node's transaction takes milliseconds, unless that node was cut off
+IDLE_TIMEOUT_MS = 15_000  # PostgreSQL ends a transaction whose node is silent for so long, and frees its locks
 
 # One round trip: the simple protocol takes several statements. SET LOCAL ends with the transaction, so that
 # nothing is left on a connection that a pooler gives to somebody else.
@@ -37,7 +38,7 @@ class Connection(Protocol):
 
     async def executemany(self, sql: str, arguments: Iterable[Sequence[Any]]) -> None: ...
 
-    async def fetch(self, sql: str, *arguments: Any) -> list[Sequence[Any]]: ...
+    async def fetch(self, sql: str, *arguments: Any, timeout: float | None = None) -> list[Sequence[Any]]: ...
 
     async def fetchrow(self, sql: str, *arguments: Any) -> Sequence[Any] | None: ...
 
@@ -117,9 +118,10 @@ class Address:
         return connection
 
     async def open_pool(self, size: int) -> Pool:
-        """At most ``size`` connections; the first is made now."""
+        """At most ``size`` connections, made when they are needed."""
+        # None is kept in stock: asyncpg would try to replace it without a pause during an outage, and log each failure.
         pool: Pool = await asyncpg.create_pool(
-            self.dsn, min_size=1, max_size=size, reset=_leave_as_it_is, **self._options
+            self.dsn, min_size=0, max_size=size, reset=_leave_as_it_is, **self._options
         )
         return pool
 
@@ -134,6 +136,10 @@ async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
     connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
     try:
         yield connection
+    except (*Lost, asyncio.CancelledError):
+        # Something may be under way on it. Nobody waits for its end, which a network that was cut would never tell.
+        give_up(connection)
+        raise
     finally:
         # Shielded, so that a caller who leaves does not leave a connection half returned.
         await asyncio.shield(pool.release(connection))
@@ -149,12 +155,15 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
         await connection.execute(BEGIN)
         try:
             yield connection
+        except (*Lost, asyncio.CancelledError):
+            raise  # the connection is given up, which undoes everything
         except BaseException:
             await _undo(connection)
             raise
         try:
             await connection.execute("COMMIT")
         except Lost as error:
+            give_up(connection)
             raise OutcomeUnknown(describe(error)) from error
 
 
@@ -163,6 +172,12 @@ async def _undo(connection: Connection) -> None:
         if not connection.is_closed():
             await connection.execute("ROLLBACK", timeout=UNDO_TIMEOUT)
     except Exception:  # what matters is the error that led here
+        give_up(connection)
+
+
+def give_up(connection: Connection) -> None:
+    """Close a connection of a pool, whatever is under way on it; the pool makes another one when it needs one."""
+    with contextlib.suppress(asyncpg.InterfaceError):  # it was lost, so the pool has it back already
         connection.terminate()
 
 

@@ -24,6 +24,7 @@ Lost = (
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,  # the driver's word for a connection or a pool that is closed
+    asyncpg.InternalClientError,  # the same while it has the server's last word, but not yet the end of the connection
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,

@@ -19,6 +19,7 @@ H = TypeVar("H")
 
 FIRST_ROWS = 4  # four full chunks fill a page; if they are small, their average tells how many more to ask for
 MAX_ROWS = 4096
+HEADS_TIMEOUT = 5.0  # seconds; half of what one may wait, since the statement before it must have ended
 MAX_HEADS = 200  # tasks read with one statement: each may have a result of a megabyte
 
 
@@ -28,13 +29,13 @@ class Readers:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def query(self, sql: str, *arguments: Any) -> Sequence[Row]:
+    async def query(self, sql: str, *arguments: Any, timeout: float | None = None) -> Sequence[Row]:
         """The rows of a query; none where it looks for a text that cannot be stored. Raises StoreUnavailable."""
         if not all(_storable(argument) for argument in arguments if isinstance(argument, str)):
             return []
         try:
             async with borrowed(self._pool) as connection:
-                return await connection.fetch(sql, *arguments)
+                return await connection.fetch(sql, *arguments, timeout=timeout)
         except Exception as error:
             raise as_answer(error) from error
 
@@ -133,7 +134,7 @@ class Heads(Generic[K, H]):
                 key, future = self._wanted.popitem()
                 wanted[key] = future
             try:
-                for key, *row in await self._readers.query(self._sql, list(wanted)):
+                for key, *row in await self._readers.query(self._sql, list(wanted), timeout=HEADS_TIMEOUT):
                     wanted.pop(key).set_result(self._head(row))
             except Exception as error:
                 answer = as_answer(error)

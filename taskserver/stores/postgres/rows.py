@@ -23,6 +23,9 @@ TASK_FIELDS = (
 TASK_COLUMNS = ", ".join(TASK_FIELDS)
 CHUNK_COLUMNS = "log, first, count, codec, payload, side"
 
+LEASED = "finished_at IS NULL AND lease_us IS NOT NULL"  # of tasks and runs; what the partial indexes hold
+OVERDUE = f"{LEASED} AND lease_expires_at <= $1 AND lease_us <= $2"  # at $1, if everybody could be heard for $2 µs
+
 
 def marks(count: int) -> str:
     """``$1, $2, …``, one for each of ``count`` arguments."""

@@ -17,7 +17,7 @@ from taskserver.encoding import encode_event
 from taskserver.model import Task
 from taskserver.store import MAX_REMOVED, RunChange
 from taskserver.stores import runrules
-from taskserver.stores.postgres.rows import dag_from_row, marks, run_from_row, run_to_row
+from taskserver.stores.postgres.rows import LEASED, OVERDUE, dag_from_row, marks, run_from_row, run_to_row
 from taskserver.stores.rows import DAG_COLUMNS, RUN_CHANGES, RUN_COLUMNS, RUN_FIELDS, Row, dump_dag_tasks
 
 if TYPE_CHECKING:
@@ -31,10 +31,9 @@ _PUT_DAG = (
     " display_name = excluded.display_name, retries = excluded.retries, tasks = excluded.tasks,"
     f" updated_at = excluded.updated_at WHERE dag.owner = excluded.owner RETURNING {DAG_COLUMNS}"
 )
-_LEASED = "finished_at IS NULL AND lease_us IS NOT NULL"
 # Two nodes that were given one claim at the same time must not give it two runs.
 _LOCK_CLAIM = "SELECT pg_advisory_xact_lock(hashtextextended('taskserver claim ' || $1, 0))"
-_MINE = f"SELECT {RUN_COLUMNS} FROM run WHERE {_LEASED} AND claim = $1 AND ($2::text IS NULL OR owner = $2) FOR UPDATE"
+_MINE = f"SELECT {RUN_COLUMNS} FROM run WHERE {LEASED} AND claim = $1 AND ($2::text IS NULL OR owner = $2) FOR UPDATE"
 # What is locked is being given to somebody else, or being started by one of its tasks.
 _DUE = (
     f"SELECT {RUN_COLUMNS} FROM run WHERE state = 'queued' AND run_after <= $1 AND ($2::text IS NULL OR owner = $2)"
@@ -129,11 +128,11 @@ class RunWrites:
         self._tx.changes.append(RunChange(work.run, deleted=True))
         return removed
 
-    async def expire_leases(self, now: int) -> list[Run]:
+    async def expire_leases(self, now: int, heard_since: int = 0) -> list[Run]:
         """Offer each run whose claimant is lost again, or end it if it has no retries left."""
         await self._tx.flush()
-        overdue = f"SELECT id FROM run WHERE {_LEASED} AND lease_expires_at <= $1"
-        runs = [row[0] for row in await self._tx.db.fetch(overdue, now)]
+        overdue = f"SELECT id FROM run WHERE {OVERDUE}"
+        runs = [row[0] for row in await self._tx.db.fetch(overdue, now, now - heard_since)]
         if not runs:
             return []
         await self._tx.tasks.lock((), runs)  # before the runs, as everywhere
@@ -148,15 +147,6 @@ class RunWrites:
             self._become(work, runrules.without_claimant(work.run, now))
             lost.append(self._settle(work))
         return lost
-
-    async def renew_leases(self, now: int) -> None:
-        await self._tx.flush()
-        self._works.clear()
-        sql = (
-            "UPDATE run SET lease_expires_at = $1::bigint + lease_us WHERE log IN"
-            f" (SELECT log FROM run WHERE {_LEASED} ORDER BY id FOR UPDATE)"
-        )
-        await self._tx.db.execute(sql, now)
 
     # --- for the task part -----------------------------------------------------------
 

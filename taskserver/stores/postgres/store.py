@@ -8,26 +8,40 @@ that neither waits for the other's.
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-import asyncpg
-
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
-from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, StoreOpenError, TaskNotFound, TaskServerError
+from taskserver.errors import (
+    DagNotFound,
+    KeyNotFound,
+    RunNotFound,
+    StoreOpenError,
+    StoreUnavailable,
+    TaskNotFound,
+    TaskServerError,
+)
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
 from taskserver.store import AnyChange, Appended, Ended, Listener, Store
 from taskserver.stores.postgres.committer import LANES, GroupCommitter, Job
 from taskserver.stores.postgres.connect import Address, Pool, transaction
 from taskserver.stores.postgres.direct import DirectAppends, Remembered
-from taskserver.stores.postgres.failures import describe
 from taskserver.stores.postgres.keys import KeyWrites
+from taskserver.stores.postgres.pulse import Pulse
 from taskserver.stores.postgres.reads import Heads, Readers
 from taskserver.stores.postgres.retention import ANY_DISCARDED, ANY_ENDED, COUNT_ENDED, prune, sweep
 from taskserver.stores.postgres.revocations import Revocations
-from taskserver.stores.postgres.rows import TASK_COLUMNS, dag_from_row, label_texts, run_from_row, task_from_row
+from taskserver.stores.postgres.rows import (
+    OVERDUE,
+    TASK_COLUMNS,
+    dag_from_row,
+    label_texts,
+    run_from_row,
+    task_from_row,
+)
 from taskserver.stores.postgres.runs import RunWrites
 from taskserver.stores.postgres.schema import migrate
 from taskserver.stores.postgres.sealing import seal
@@ -37,7 +51,8 @@ from taskserver.stores.postgres.wakeup import PostgresWakeup
 from taskserver.stores.rows import DAG_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, key_from_row
 
 READERS = 6  # connections; long catch-ups must not stand in the way of short looks
-CLOSE_TIMEOUT = 10.0  # seconds for reads that are under way
+PROMPT = 2.0  # seconds in which it must be looked for lost producers: later, others may have waited to be heard too
+CLOSE_TIMEOUT = 5.0  # seconds for what is under way; then its connections are closed
 
 T = TypeVar("T")
 
@@ -51,11 +66,13 @@ class PostgresStore(Store):
     def __init__(self, address: Address, namespace: str, writers: Pool, readers: Pool) -> None:
         self._address = address
         self._namespace = namespace
+        self._loop = asyncio.get_running_loop()
         self._writers = writers
         self._readers = readers
         self._reader = Readers(readers)
         self._tasks = Heads(self._reader, _TASKS, task_from_row, _no_task)
         self._runs = Heads(self._reader, _RUNS, run_from_row, _no_run)
+        self._pulse = Pulse(self._reader)
         self._revocations: Revocations | None = None
         self._listener: Listener = _nobody
         self._remembered = Remembered()
@@ -71,13 +88,13 @@ class PostgresStore(Store):
         """Connect to the database, and make or migrate its schema. Raises StoreOpenError; see ``open_store``."""
         address = Address.parse(url)
         namespace = await migrate(address, create=create)
+        writers = await address.open_pool(LANES + 2)  # for the sealer, and for retention
+        store = cls(address, namespace, writers, await address.open_pool(READERS))
         try:
-            writers = await address.open_pool(LANES + 2)  # for the sealer, and for retention
-            readers = await address.open_pool(READERS)
-        except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise StoreOpenError(f"cannot open database {address.public}: {describe(error)}") from error
-        store = cls(address, namespace, writers, readers)
-        store._revocations = await Revocations.open(store._reader, store._report)
+            store._revocations = await Revocations.open(store._reader, store._report)
+        except StoreUnavailable as error:
+            await store.close()
+            raise StoreOpenError(f"cannot open database {address.public}: {error.message}") from error
         return store
 
     def listen(self, listener: Listener) -> None:
@@ -88,7 +105,7 @@ class PostgresStore(Store):
         return False
 
     async def ping(self) -> None:
-        await self._reader.query("SELECT 1")
+        await self._pulse.feel()
 
     async def close(self) -> None:
         if self._closing is None:
@@ -98,17 +115,21 @@ class PostgresStore(Store):
     async def _close(self) -> None:
         if self._revocations is not None:
             await self._revocations.close()
-        await self._committer.close()
+        try:
+            await asyncio.wait_for(self._committer.close(), CLOSE_TIMEOUT)
+        except asyncio.TimeoutError:
+            self._writers.terminate()  # which ends what hangs
+            await self._committer.close()
         for pool in (self._readers, self._writers):
             try:
                 await asyncio.wait_for(pool.close(), CLOSE_TIMEOUT)
             except asyncio.TimeoutError:
                 pool.terminate()
+        await self._pulse.close()
         await self._tasks.close()
         await self._runs.close()
 
     async def open_wakeup(self, listen_url: str | None = None) -> PostgresWakeup:
-        """The wake-ups that go with this store; see ``open_wakeup``. To be closed before the store."""
         listen = self._address if listen_url is None else Address.parse(listen_url)
         wakeup = PostgresWakeup(self._readers, listen, self._namespace)
         await wakeup.start()
@@ -175,15 +196,11 @@ class PostgresStore(Store):
     async def delete_task(self, task_id: str) -> None:
         await self._submit("tasks", TaskWrites.delete, task_id, tasks=[task_id])
 
-    async def expire_leases(self, now: int) -> list[Task]:
+    async def expire_leases(self, now: int, heard_since: int = 0) -> list[Task]:
         # Looked for by a reader first: most of the time nothing is overdue, and a commit is not free.
-        sql = "SELECT 1 FROM task WHERE finished_at IS NULL AND lease_us IS NOT NULL AND lease_expires_at <= $1 LIMIT 1"
-        overdue = await self._reader.query(sql, now)
-        return await self._submit("tasks", TaskWrites.expire_leases, now, alone=True) if overdue else []
-
-    async def renew_leases(self, now: int) -> None:
-        await self._submit("tasks", TaskWrites.renew_leases, now, alone=True)
-        await self._submit("runs", RunWrites.renew_leases, now, alone=True)
+        overdue = await self._reader.query(f"SELECT 1 FROM task WHERE {OVERDUE} LIMIT 1", now, now - heard_since)
+        expire = ("tasks", TaskWrites.expire_leases, now, heard_since)
+        return await self._submit(*expire, alone=True, prompt=True) if overdue else []
 
     # --- runs --------------------------------------------------------------------
 
@@ -236,10 +253,10 @@ class PostgresStore(Store):
     async def delete_run(self, run: uuid.UUID) -> None:
         await self._submit("runs", RunWrites.delete, run, alone=True)
 
-    async def expire_runs(self, now: int) -> list[Run]:
-        sql = "SELECT 1 FROM run WHERE finished_at IS NULL AND lease_us IS NOT NULL AND lease_expires_at <= $1 LIMIT 1"
-        overdue = await self._reader.query(sql, now)
-        return await self._submit("runs", RunWrites.expire_leases, now, alone=True) if overdue else []
+    async def expire_runs(self, now: int, heard_since: int = 0) -> list[Run]:
+        overdue = await self._reader.query(f"SELECT 1 FROM run WHERE {OVERDUE} LIMIT 1", now, now - heard_since)
+        expire = ("runs", RunWrites.expire_leases, now, heard_since)
+        return await self._submit(*expire, alone=True, prompt=True) if overdue else []
 
     async def run_tasks(self, run: uuid.UUID, results_of: Collection[str] | None = ()) -> list[Task]:
         sql = (
@@ -326,8 +343,10 @@ class PostgresStore(Store):
         run: uuid.UUID | None = None,
         alone: bool = False,
         size: int = 0,
+        prompt: bool = False,
     ) -> T:
-        operation = Operation(part, method, arguments, tasks, run, alone, size)
+        begin_by = self._loop.time() + PROMPT if prompt else math.inf
+        operation = Operation(part, method, arguments, tasks, run, alone, size, begin_by)
         answer: T = await self._committer.submit(operation)
         return answer
 
@@ -338,6 +357,8 @@ class PostgresStore(Store):
             await work.prepare(jobs)
             for job in jobs:
                 try:
+                    if self._loop.time() > job.operation.begin_by:
+                        raise StoreUnavailable("the database was too slow")
                     job.result = await job.operation(work)
                 except TaskServerError as error:
                     job.error = error

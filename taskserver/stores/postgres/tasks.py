@@ -10,7 +10,7 @@ from taskserver.encoding import cut, json_pieces
 from taskserver.model import Lines, NewTask, Outcome, Place, Task, TaskState, outcome_state
 from taskserver.store import Appended, Change
 from taskserver.stores import taskrules
-from taskserver.stores.postgres.rows import TASK_COLUMNS, place_to_row, task_from_row
+from taskserver.stores.postgres.rows import OVERDUE, TASK_COLUMNS, place_to_row, task_from_row
 from taskserver.stores.postgres.works import Work, Works
 
 if TYPE_CHECKING:
@@ -18,15 +18,9 @@ if TYPE_CHECKING:
 
 MAX_EXPIRED = 1000  # tasks in one commit; the reaper comes again soon
 
-_LEASED = "finished_at IS NULL AND lease_us IS NOT NULL"
 # What is locked is being heard of at this moment, or dealt with by another node.
 _OVERDUE = (
-    f"SELECT {TASK_COLUMNS}, result FROM task WHERE {_LEASED} AND lease_expires_at <= $1"
-    f" ORDER BY id LIMIT {MAX_EXPIRED} FOR UPDATE SKIP LOCKED"
-)
-_RENEW = (
-    "UPDATE task SET lease_expires_at = $1::bigint + lease_us WHERE log IN"
-    f" (SELECT log FROM task WHERE {_LEASED} ORDER BY id FOR UPDATE)"
+    f"SELECT {TASK_COLUMNS}, result FROM task WHERE {OVERDUE} ORDER BY id LIMIT {MAX_EXPIRED} FOR UPDATE SKIP LOCKED"
 )
 # For removal: without results, which may be large.
 _OF_RUN = f"SELECT {TASK_COLUMNS} FROM task WHERE run = $1 ORDER BY id LIMIT $2 FOR UPDATE"
@@ -132,9 +126,9 @@ class TaskWrites:
         """Remove tasks outside of runs that have ended before a moment; how many, at most ``limit``."""
         return await self._remove_rows(_ENDED, before, limit)
 
-    async def expire_leases(self, now: int) -> list[Task]:
+    async def expire_leases(self, now: int, heard_since: int = 0) -> list[Task]:
         await self._tx.flush()
-        overdue = self._works.take(await self._tx.db.fetch(_OVERDUE, now))
+        overdue = self._works.take(await self._tx.db.fetch(_OVERDUE, now, now - heard_since))
         return [self._interrupt(work, taskrules.lost("producer", work.task.lease_us), now) for work in overdue]
 
     async def interrupt_run(self, run: uuid.UUID, error: str, now: int) -> None:
@@ -147,11 +141,6 @@ class TaskWrites:
         """Ask the live tasks of a run to stop."""
         for work in await self._of_run(run):
             await self.request_cancel(work.task.id, now)
-
-    async def renew_leases(self, now: int) -> None:
-        await self._tx.flush()
-        self._works.forget_all()
-        await self._tx.db.execute(_RENEW, now)
 
     async def states_of_run(self, run: uuid.UUID) -> list[Task]:
         """The tasks of a run as they stand now, without results, and without a lock."""

@@ -10,6 +10,7 @@ the committer runs it again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -34,7 +35,8 @@ class Operation(Generic[T]):
 
     ``tasks`` are the ids of tasks that it works on, ``run`` is a run all of whose
     tasks it works on. ``alone``: it changes tasks or runs that these do not tell.
-    ``size``: about how many bytes it brings.
+    ``size``: about how many bytes it brings. ``begin_by``: when (on the event loop's
+    clock) it must have begun, since later it may do harm.
     """
 
     part: str
@@ -44,6 +46,7 @@ class Operation(Generic[T]):
     run: UUID | None = None
     alone: bool = False
     size: int = 0
+    begin_by: float = math.inf
 
     def __call__(self, transaction: PostgresTransaction) -> Awaitable[T]:
         return self.method(getattr(transaction, self.part), *self.args)

@@ -25,6 +25,7 @@ PAUSE = 0.01  # seconds between two notifications
 MAX_TOPICS_BYTES = 7900  # in one notification: PostgreSQL takes less than 8000 bytes, and the node's name comes first
 MAX_PENDING = 50_000  # topics that could not be told yet; beyond that the others look at everything
 PROBE_INTERVAL = 5.0  # seconds; tells whether the listening connection still lives
+LAST_WORDS = 2.0  # seconds for telling the others, at the end, what they do not know yet
 RECONNECT_PAUSE = 0.2  # seconds after the listening connection was lost; grows to RECONNECT_LIMIT
 RECONNECT_LIMIT = 5.0
 
@@ -82,7 +83,7 @@ class PostgresWakeup(Wakeup):
         if self._background:
             self._background = []
             with contextlib.suppress(Exception):
-                await self._tell()  # the last changes of this node
+                await asyncio.wait_for(self._tell(), LAST_WORDS)  # the last changes of this node
         await self._local.close()
 
     # --- telling -------------------------------------------------------------------
@@ -155,7 +156,7 @@ async def _until_lost(connection: Connection, lost: asyncio.Event) -> None:
         try:
             await asyncio.wait_for(lost.wait(), PROBE_INTERVAL)
         except asyncio.TimeoutError:
-            await connection.execute("SELECT 1")
+            await connection.execute("SELECT 1", timeout=PROBE_INTERVAL)
 
 
 def _parts(topics: Iterable[str]) -> Iterator[str]:

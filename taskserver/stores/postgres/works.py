@@ -108,10 +108,6 @@ class Works:
         """Take note that a task has been deleted."""
         self._works[task_id] = None
 
-    def forget_all(self) -> None:
-        """Forget all tasks, since their rows are about to be changed elsewhere."""
-        self._works.clear()
-
     # --- changes -------------------------------------------------------------------
 
     def settle(self, work: Work) -> None:

@@ -29,6 +29,9 @@ TASK_COLUMNS = (
     " lease_us, lease_expires_at, cancel_requested, version, run, task_id, map_index, try_number"
 )
 
+# Of tasks and runs, at one time, if everybody could be heard for so many µs. What has ended has no lease any more.
+OVERDUE = "lease_expires_at <= ? AND lease_us <= ?"
+
 
 def task_from_row(row: Row) -> Task:
     """A task from TASK_COLUMNS and, if it was selected, ``result`` behind them.

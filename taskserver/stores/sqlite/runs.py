@@ -16,11 +16,12 @@ from taskserver.model import Task
 from taskserver.store import MAX_REMOVED, RunChange
 from taskserver.stores import runrules
 from taskserver.stores.rows import DAG_COLUMNS, RUN_CHANGES, RUN_COLUMNS, RUN_FIELDS, dump_dag_tasks
-from taskserver.stores.sqlite.rows import dag_from_row, run_from_row, run_to_row
+from taskserver.stores.sqlite.rows import OVERDUE, dag_from_row, run_from_row, run_to_row
 
 if TYPE_CHECKING:
     from taskserver.stores.sqlite.transaction import SqliteTransaction
 
+_OVERDUE = f"SELECT id FROM run WHERE {OVERDUE}"
 _INSERT = f"INSERT INTO run ({RUN_COLUMNS}) VALUES ({', '.join('?' * len(RUN_FIELDS))})"
 _UPDATE = f"UPDATE run SET {', '.join(f'{name} = ?' for name in RUN_CHANGES)} WHERE log = ?"
 _PUT_DAG = (
@@ -122,21 +123,16 @@ class RunWrites:
         self._tx.changes.append(RunChange(work.run, deleted=True))
         return removed
 
-    def expire_leases(self, now: int) -> list[Run]:
+    def expire_leases(self, now: int, heard_since: int = 0) -> list[Run]:
         """Offer each run whose claimant is lost again, or end it if it has no retries left."""
         self._tx.flush()
         lost = []
-        for (text,) in self._db.execute("SELECT id FROM run WHERE lease_expires_at <= ?", (now,)).fetchall():
+        for (text,) in self._db.execute(_OVERDUE, (now, now - heard_since)).fetchall():
             work = self._load(uuid.UUID(text))
             self._tx.tasks.interrupt_run(work.run.id, runrules.claimant_lost(work.run), now)
             self._become(work, runrules.without_claimant(work.run, now))
             lost.append(self._write(work))
         return lost
-
-    def renew_leases(self, now: int) -> None:
-        self.flush()
-        self._works.clear()
-        self._db.execute("UPDATE run SET lease_expires_at = ? + lease_us WHERE lease_expires_at IS NOT NULL", (now,))
 
     # --- for the task half -----------------------------------------------------------
 

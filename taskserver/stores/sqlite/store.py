@@ -25,7 +25,7 @@ from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.keys import KeyWrites
 from taskserver.stores.sqlite.readers import Readers
 from taskserver.stores.sqlite.retention import ANY_DISCARDED, ANY_ENDED, COUNT_RUNS, COUNT_TASKS, RetentionWrites
-from taskserver.stores.sqlite.rows import TASK_COLUMNS, dag_from_row, read_page, run_from_row, task_from_row
+from taskserver.stores.sqlite.rows import OVERDUE, TASK_COLUMNS, dag_from_row, read_page, run_from_row, task_from_row
 from taskserver.stores.sqlite.runs import RunWrites
 from taskserver.stores.sqlite.sealing import seal
 from taskserver.stores.sqlite.tasks import TaskWrites
@@ -146,14 +146,10 @@ class SqliteStore(Store):
     async def delete_task(self, task_id: str) -> None:
         await self._tasks(TaskWrites.delete, task_id)
 
-    async def expire_leases(self, now: int) -> list[Task]:
+    async def expire_leases(self, now: int, heard_since: int = 0) -> list[Task]:
         # Looked for by a reader first: most of the time nothing is overdue, and a commit is not free.
-        overdue = await self._query("SELECT 1 FROM task WHERE lease_expires_at <= ? LIMIT 1", (now,))
-        return await self._tasks(TaskWrites.expire_leases, now) if overdue else []
-
-    async def renew_leases(self, now: int) -> None:
-        await self._tasks(TaskWrites.renew_leases, now)
-        await self._runs(RunWrites.renew_leases, now)
+        overdue = await self._query(f"SELECT 1 FROM task WHERE {OVERDUE} LIMIT 1", (now, now - heard_since))
+        return await self._tasks(TaskWrites.expire_leases, now, heard_since) if overdue else []
 
     # --- runs --------------------------------------------------------------------
 
@@ -205,9 +201,9 @@ class SqliteStore(Store):
     async def delete_run(self, run: uuid.UUID) -> None:
         await self._runs(RunWrites.delete, run)
 
-    async def expire_runs(self, now: int) -> list[Run]:
-        overdue = await self._query("SELECT 1 FROM run WHERE lease_expires_at <= ? LIMIT 1", (now,))
-        return await self._runs(RunWrites.expire_leases, now) if overdue else []
+    async def expire_runs(self, now: int, heard_since: int = 0) -> list[Run]:
+        overdue = await self._query(f"SELECT 1 FROM run WHERE {OVERDUE} LIMIT 1", (now, now - heard_since))
+        return await self._runs(RunWrites.expire_leases, now, heard_since) if overdue else []
 
     async def run_tasks(self, run: uuid.UUID, results_of: Collection[str] | None = ()) -> list[Task]:
         result, values = "result", []

@@ -16,7 +16,7 @@ from taskserver.model import Chunk, Lines, NewTask, Outcome, Place, Task, TaskSt
 from taskserver.store import Appended, Change
 from taskserver.stores import taskrules
 from taskserver.stores.rows import Row
-from taskserver.stores.sqlite.rows import TASK_COLUMNS, place_to_row, task_from_row
+from taskserver.stores.sqlite.rows import OVERDUE, TASK_COLUMNS, place_to_row, task_from_row
 from taskserver.stores.sqlite.works import Heads, Work, Works
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _INSERT = (
     "INSERT INTO task (log, id, owner, name, state, labels, created_at, lease_us, lease_expires_at,"
     " run, task_id, map_index, try_number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+_OVERDUE = f"SELECT id FROM task WHERE {OVERDUE}"
 
 
 class TaskWrites:
@@ -115,10 +117,10 @@ class TaskWrites:
             self.remove(task)
         return len(tasks)
 
-    def expire_leases(self, now: int) -> list[Task]:
+    def expire_leases(self, now: int, heard_since: int = 0) -> list[Task]:
         self.flush()
         ended = []
-        for (task_id,) in self._db.execute("SELECT id FROM task WHERE lease_expires_at <= ?", (now,)).fetchall():
+        for (task_id,) in self._db.execute(_OVERDUE, (now, now - heard_since)).fetchall():
             work = self._works.load(task_id)
             ended.append(self._interrupt(work, taskrules.lost("producer", work.task.lease_us), now))
         return ended
@@ -134,11 +136,6 @@ class TaskWrites:
         for task in self.of_run(run):
             if not task.finished:
                 self.request_cancel(task.id, now)
-
-    def renew_leases(self, now: int) -> None:
-        self.flush()
-        self._works.forget_all()
-        self._db.execute("UPDATE task SET lease_expires_at = ? + lease_us WHERE lease_expires_at IS NOT NULL", (now,))
 
     def replace_chunks(self, log: int, old: Sequence[Chunk], rows: Iterable[Row]) -> bool:
         """Put ``rows`` in the place of the consecutive chunks ``old``; False if they do not stand there any more."""

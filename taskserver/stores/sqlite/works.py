@@ -106,11 +106,6 @@ class Works:
         self._works.pop(task_id, None)
         self._heads.take(task_id)
 
-    def forget_all(self) -> None:
-        """Forget all tasks, since their rows are about to be changed elsewhere."""
-        self._works.clear()
-        self._heads.clear()
-
     def settle(self, work: Work) -> None:
         """Take over what was collected of a task, and note the change."""
         now = work.touched_at
