@@ -105,6 +105,10 @@ class Settings:
     bootstrap_key_file: str | None = None
     synchronous: str = "full"
     access_log: bool = False
+    log_format: str = "text"
+    """`text`, or `json`: one object a line."""
+    metrics: str = "key"
+    """Who may read `/metrics`: `key`, whoever has one that may read, or `open`, everybody."""
     workers: int = DEFAULT_WORKERS
     """Processes that answer requests. The first one commits for all."""
     limits: Limits = field(default_factory=Limits)

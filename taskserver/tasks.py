@@ -11,6 +11,7 @@ from taskserver.config import Settings
 from taskserver.errors import FirstBeyondOutput, TaskNotFound, TooLarge
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
+from taskserver.meters import Waiter
 from taskserver.model import (
     MICROSECONDS,
     Chunk,
@@ -61,6 +62,7 @@ class Tasks:
         self._store = store
         self._wakeup = wakeup
         self._waits = waits
+        self._meters = waits.meters
         self._limits = settings.limits
         self._clock = clock
         self._live: LiveLogs[str, Task] = LiveLogs(store, settings.memory)
@@ -85,7 +87,10 @@ class Tasks:
     async def append(self, caller: Caller, task_id: str, lines: Lines, first: int | None = None) -> Appended:
         """Add lines to a task's output; see ``Store.append`` for repeats and errors."""
         await self.own(caller, task_id)
-        return await self._store.append(task_id, lines, first, self._clock())
+        done = await self._store.append(task_id, lines, first, self._clock())
+        if lines.count:  # a live body begins with none
+            self._meters.appended(lines.count, len(lines.payload))
+        return done
 
     async def finish(
         self,
@@ -103,7 +108,10 @@ class Tasks:
         if outcome.result is not None and len(outcome.result) > self._limits.result_bytes:
             raise TooLarge(f"result: larger than {self._limits.result_bytes} bytes of JSON")
         outcome = Outcome(outcome.code, outcome.error or default_error(outcome.code), outcome.result)
-        return await self._store.finish(task_id, outcome, self._clock(), lines, first)
+        task = await self._store.finish(task_id, outcome, self._clock(), lines, first)
+        if lines is not None and lines.count:
+            self._meters.appended(lines.count, len(lines.payload))
+        return task
 
     async def heartbeat(self, caller: Caller, task_id: str) -> Task:
         """Renew a task's lease. Raises TaskFinished if it has ended."""
@@ -197,14 +205,16 @@ class Tasks:
         if first < end:
             raise _deleted(task)
 
-    async def follow(self, caller: Caller, task_id: str, first: int, heartbeat: float) -> AsyncGenerator[Page, None]:
+    async def follow(
+        self, caller: Caller, task_id: str, first: int, heartbeat: float, waiter: Waiter = Waiter.STREAM
+    ) -> AsyncGenerator[Page, None]:
         """Lines from ``first`` on as they come, until the task has ended and all is told.
 
         The first page comes at once, an empty one whenever nothing came for
         ``heartbeat`` seconds, and the last one is ``complete``, unless the server
         drains. What is not taken is not read: a slow reader costs one page.
         """
-        with self._waits.open(caller, output_topic(task_id)) as wait:
+        with self._waits.open(caller, output_topic(task_id), waiter) as wait:
             quiet = 0.0  # the first page comes at once
             while True:
                 task, _ = await wait.until(quiet, partial(self._look_for_lines, caller, task_id, first))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from taskserver.config import Timing
 from taskserver.errors import StoreUnavailable
+from taskserver.meters import LeaseOf, Meters
 from taskserver.model import now_us
 from taskserver.store import AnyChange, Change, Store
 
@@ -19,10 +20,13 @@ SEAL_BATCH = 100
 class Upkeep:
     """The background work on a store, which stays its owner's to close."""
 
-    def __init__(self, store: Store, timing: Timing, clock: Callable[[], int] = now_us) -> None:
+    def __init__(
+        self, store: Store, timing: Timing, clock: Callable[[], int] = now_us, meters: Meters | None = None
+    ) -> None:
         self._store = store
         self._timing = timing
         self._clock = clock
+        self._meters = meters or Meters()
         self._ended = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
 
@@ -54,8 +58,10 @@ class Upkeep:
                     await self._store.renew_leases(self._clock())
                     renewed = True
                 for run in await self._store.expire_runs(self._clock()):
+                    self._meters.lease_expiries.add(1, LeaseOf.RUN)
                     log.warning("run %s: claimant lost; now %s", run.id, run.state.value)
                 for task in await self._store.expire_leases(self._clock()):
+                    self._meters.lease_expiries.add(1, LeaseOf.TASK)
                     log.warning("task %s: %s", task.id, task.error)
             except StoreUnavailable as error:
                 log.error("cannot look for lost producers: %s", error)

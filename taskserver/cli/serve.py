@@ -49,6 +49,20 @@ from taskserver.errors import StartupError
     help="Processes that answer requests. The first one commits for all, and replaces others that die.",
 )
 @option("--access-log", is_flag=True, envvar="TASKSERVER_ACCESS_LOG", help="Log every request to standard error.")
+@option(
+    "--log-format",
+    default="text",
+    type=click.Choice(["text", "json"]),
+    envvar="TASKSERVER_LOG_FORMAT",
+    help="How lines of the log look; json: one object each.",
+)
+@option(
+    "--metrics",
+    default="key",
+    type=click.Choice(["key", "open"]),
+    envvar="TASKSERVER_METRICS",
+    help="Who may read /metrics. key: whoever has an API key with the scope read. open: everybody.",
+)
 def serve(**options: object) -> None:
     """Start the server.
 
@@ -60,10 +74,10 @@ def serve(**options: object) -> None:
     import uvloop
 
     from taskserver.serving import serve as run_server
-    from taskserver.serving.process import log_to_stderr
+    from taskserver.serving.logs import log_to_stderr
 
     settings = Settings(**options)  # type: ignore[arg-type]
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
     try:
         uvloop.run(run_server(settings, say))
     except StartupError as error:

@@ -10,8 +10,10 @@ from taskserver.api.airflow import airflow_rooms
 from taskserver.api.docs import DOCS_ROUTES
 from taskserver.api.executions import executions_room
 from taskserver.api.health import health_room
+from taskserver.api.metrics import metrics_route
 from taskserver.api.tasks import tasks_room
 from taskserver.audience import Audiences
+from taskserver.board import Board
 from taskserver.config import Settings
 from taskserver.keys import Keys
 from taskserver.runs import Runs
@@ -27,17 +29,19 @@ from taskserver.web.openapi import DOCUMENT, encode_document
 from taskserver.web.rooms import Room
 
 
-def make_services(settings: Settings, store: Store, *, upkeep: bool = True) -> Services:
+def make_services(settings: Settings, store: Store, *, upkeep: bool = True, board: Board | None = None) -> Services:
     """The services over an open store; ``make_app`` starts and stops them.
 
-    Without ``upkeep`` another process looks after the store.
+    Without ``upkeep`` another process looks after the store. ``board`` is where
+    this process counts, and the store's meters should be its.
     """
     wakeup = LocalWakeup()
-    waits = Waits(wakeup, settings.limits, settings.timing)
+    board = board or Board()
+    waits = Waits(wakeup, settings.limits, settings.timing, board.meters)
     tasks = Tasks(store, wakeup, waits, settings)
     runs = Runs(store, wakeup, waits, settings)
     keys = Keys(store, wakeup)
-    keeper = Upkeep(store, settings.timing) if upkeep else None
+    keeper = Upkeep(store, settings.timing, meters=board.meters) if upkeep else None
 
     def committed(changes: Sequence[AnyChange]) -> None:
         tasks.committed([change for change in changes if isinstance(change, Change)])
@@ -48,17 +52,18 @@ def make_services(settings: Settings, store: Store, *, upkeep: bool = True) -> S
 
     store.listen(committed)
     tokens, audiences = Tokens(store, keys), Audiences(waits)
-    return Services(settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, keeper)
+    return Services(settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, keeper, board)
 
 
-def make_rooms() -> tuple[list[Room], Room]:
+def make_rooms(*, open_metrics: bool = False) -> tuple[list[Room], Room]:
     """The room of each protocol, and the one of what belongs to none."""
-    return [tasks_room(), *airflow_rooms(), executions_room()], health_room(*DOCS_ROUTES)
+    other = health_room(metrics_route(open_to_all=open_metrics), *DOCS_ROUTES)
+    return [tasks_room(), *airflow_rooms(), executions_room()], other
 
 
 def make_app(services: Services) -> web.Application:
     """The application with all rooms. The store stays its opener's to close."""
-    rooms, other = make_rooms()
+    rooms, other = make_rooms(open_metrics=services.settings.metrics == "open")
     app = web.Application(client_max_size=services.settings.limits.body_bytes)
     app[SERVICES] = services
     app[DOCUMENT] = encode_document([*rooms, other])

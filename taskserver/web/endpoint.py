@@ -6,8 +6,10 @@ cost each request two more coroutines, which a request that waits holds on to.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from time import perf_counter
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -24,6 +26,7 @@ from taskserver.web.failures import (
     UrlTooLong,
     headers,
 )
+from taskserver.web.requests import REQUEST_ID_HEADER, UNTIMED, fields_of, request_id
 from taskserver.web.rooms import Handler, Room, Route
 
 log = logging.getLogger(__name__)
@@ -34,8 +37,10 @@ CLIENT_LEFT = 499  # nginx' number for it; seen in the access log only
 def endpoint(services: Services, room: Room, route: Route) -> Handler:
     """A route's handler as aiohttp is to call it."""
     handler, scope, recall = route.handler, route.scope, room.recall
+    meter = services.board.meters.room(room.name)
 
     async def answer(request: web.Request) -> web.StreamResponse:
+        began = perf_counter()
         try:
             _check_bounds(request)
             if scope is not None:
@@ -45,10 +50,14 @@ def endpoint(services: Services, room: Room, route: Route) -> Handler:
                 caller.require(scope)
                 request[CALLER] = caller
             response = await handler(request)
+        except asyncio.CancelledError:
+            meter.answered(CLIENT_LEFT)
+            raise
         except Exception as error:
             response = _refuse(request, room, error)
         if services.waits.draining and not response.prepared:
             response.force_close()
+        meter.answered(response.status, None if UNTIMED in request else perf_counter() - began)
         return response
 
     return answer
@@ -57,6 +66,7 @@ def endpoint(services: Services, room: Room, route: Route) -> Handler:
 def no_endpoint(services: Services, rooms: Sequence[Room], fallback: Room) -> Handler:
     """The handler for paths and methods that no route has. ``fallback`` answers where no room's prefix fits."""
     find_room = _room_finder(rooms, fallback)
+    meters = {room.name: services.board.meters.room(room.name) for room in (*rooms, fallback)}
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
@@ -69,7 +79,9 @@ def no_endpoint(services: Services, rooms: Sequence[Room], fallback: Room) -> Ha
                 raise MethodNotAllowed(request.method, request.path, sorted(allowed))
             raise NoSuchEndpoint(f"there is no {request.method} {request.path}")
         except Exception as error:
-            response = _refuse(request, find_room(request.path), error)
+            room = find_room(request.path)
+            response = _refuse(request, room, error)
+            meters[room.name].answered(response.status)
         if services.waits.draining:
             response.force_close()
         return response
@@ -82,8 +94,9 @@ def _refuse(request: web.Request, room: Room, error: Exception) -> web.Response:
         # The client has left; there is nobody to answer, and nothing to log.
         return web.Response(status=CLIENT_LEFT)
     failure = _as_failure(request, error)
+    failure.request_id = request_id(request)
     response = room.refuse(failure)
-    response.headers.extend(headers(failure))
+    response.headers.extend({**headers(failure), REQUEST_ID_HEADER: failure.request_id})
     if request.body_exists and not request.content.is_eof():
         response.force_close()  # nobody will read the rest of the body
     return response
@@ -120,6 +133,5 @@ def _as_failure(request: web.Request, error: Exception) -> TaskServerError:
         return BadRequest(error.reason)
     if isinstance(error, (web.RequestPayloadError, HttpProcessingError)):
         return BadRequest("the body cannot be read: its encoding is broken")
-    failure = InternalError("internal error; the server's log has the details")
-    log.error("%s %s failed (%s)", request.method, request.path, failure.correlation_id, exc_info=error)
-    return failure
+    log.error("a handler failed", exc_info=error, extra={"fields": fields_of(request)})
+    return InternalError("internal error; the server's log has the details", {"request_id": request_id(request)})
