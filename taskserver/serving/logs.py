@@ -15,6 +15,7 @@ A line is what happened and fields that programs can read: loggers get them as
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import sqlite3
@@ -24,7 +25,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-import orjson
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
@@ -50,8 +50,11 @@ def log_to_stderr(log_format: str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-class _Lines(logging.Formatter):
-    """Lines without secrets."""
+class TextLines(logging.Formatter):
+    """``2026-11-21 07:54:53,113 INFO taskserver.access: request method=GET status=200``"""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         return trace(ei[1])
@@ -62,13 +65,6 @@ class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record.exc_text = None  # another handler may have left its own there
         return without_keys(super().format(record))
-
-
-class TextLines(_Lines):
-    """``2026-11-21 07:54:53,113 INFO taskserver.access: request method=GET status=200``"""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 class JsonLines(logging.Formatter):
@@ -86,7 +82,7 @@ class JsonLines(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = type(record.exc_info[1]).__name__
             line["trace"] = trace(record.exc_info[1])
-        return without_keys(orjson.dumps(line, default=str).decode())
+        return without_keys(json.dumps(line, default=str))  # not orjson, which fails where text is no Unicode
 
 
 def _fields(record: logging.LogRecord) -> list[tuple[str, Any]]:
@@ -96,7 +92,7 @@ def _fields(record: logging.LogRecord) -> list[tuple[str, Any]]:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if _PLAIN.fullmatch(text) else orjson.dumps(text).decode()
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def without_keys(line: str) -> str:
@@ -138,9 +134,10 @@ class AccessLog(AbstractAccessLogger):
 
 
 def watch_loop() -> None:
-    """Have failures that nobody waited for logged like others: asyncio would print the exception's words."""
+    """Have failures that nobody waited for logged like others: asyncio prints what exceptions and callbacks hold."""
     asyncio.get_running_loop().set_exception_handler(_log_failure)
 
 
 def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    log.error("%s", context["message"], exc_info=context.get("exception"))
+    message = context["message"].partition("(")[0]  # behind which the arguments of a callback stand
+    log.error("%s", message, exc_info=context.get("exception"))

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import ClientTimeout, TCPConnector
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
+from taskserver.board import Board
 from taskserver.config import PARSER_LINE_LIMIT, Settings
 from taskserver.model import Scope
 from taskserver.store import Store
@@ -25,8 +26,9 @@ async def serve(aiohttp_client: AiohttpClient, aiohttp_server: AiohttpServer, tm
     opened: list[tuple[Store, Client]] = []
 
     async def start(settings: Settings) -> Api:
-        store = await open_store(f"sqlite:///{tmp_path}/{len(opened)}.db")
-        services = make_services(settings, store)
+        board = Board()
+        store = await open_store(f"sqlite:///{tmp_path}/{len(opened)}.db", meters=board.meters)
+        services = make_services(settings, store, board=board)
         server = await aiohttp_server(
             make_app(services),
             shutdown_timeout=settings.timing.shutdown,
