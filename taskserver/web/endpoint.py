@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -16,6 +17,7 @@ from aiohttp.http import HttpProcessingError
 
 from taskserver.config import MAX_HEADER_LENGTH, MAX_URL_LENGTH
 from taskserver.errors import TaskServerError, TooLarge
+from taskserver.meters import LATENCIES, MICRO
 from taskserver.web.context import CALLER, SERVICES, Services
 from taskserver.web.failures import (
     BadRequest,
@@ -39,6 +41,7 @@ def endpoint(services: Services, room: Room, route: Route) -> Handler:
     """A route's handler as aiohttp is to call it."""
     handler, scope, recall = route.handler, route.scope, room.recall
     meter = services.board.meters.room(room.name)
+    statuses, times = meter.statuses, meter.times
 
     async def answer(request: web.Request) -> web.StreamResponse:
         began = perf_counter()
@@ -52,18 +55,18 @@ def endpoint(services: Services, room: Room, route: Route) -> Handler:
                 request[CALLER] = caller
             response = await handler(request)
         except asyncio.CancelledError:
-            meter.left_untimed(CLIENT_LEFT)
+            statuses[CLIENT_LEFT] += 1
             raise
         except Exception as error:
             response = _refuse(request, room, error)
         if services.waits.draining and not response.prepared:
             response.force_close()
         seconds = perf_counter() - began
+        statuses[response.status] += 1
         # To look for the mark costs more than all of this; what was so short can be counted whatever it was.
-        if seconds > SHORT and UNTIMED in request:
-            meter.left_untimed(response.status)
-        else:
-            meter.answered(response.status, seconds)
+        if seconds < SHORT or UNTIMED not in request:
+            times[bisect_left(LATENCIES, seconds)] += 1
+            times[-1] += int(seconds * MICRO)
         return response
 
     return answer
@@ -87,7 +90,7 @@ def no_endpoint(services: Services, rooms: Sequence[Room], fallback: Room) -> Ha
         except Exception as error:
             room = find_room(request.path)
             response = _refuse(request, room, error)
-            meters[room.name].left_untimed(response.status)
+            meters[room.name].statuses[response.status] += 1
         if services.waits.draining:
             response.force_close()
         return response

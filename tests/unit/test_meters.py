@@ -74,7 +74,7 @@ def test_cells_that_do_not_suffice_are_noticed() -> None:
 def test_every_room_has_its_meters() -> None:
     rooms, other = make_rooms()
     for room in (*rooms, other):
-        Meters().room(room.name).answered(200, 0.1)
+        assert Meters().room(room.name).statuses[200] == 0
     with pytest.raises(ValueError, match="lounge"):
         Meters().room("lounge")
 
@@ -139,8 +139,10 @@ def test_it_can_be_parsed_and_says_what_was_counted() -> None:
     meters.appended(4, 40)
     meters.waiters.add(2, Waiter.RUN)
     meters.committed(3, 0.004)
-    meters.room("airflow").left_untimed(404)
-    meters.room("tasks").answered(200, 0.002)
+    meters.room("airflow").statuses[404] += 1
+    meters.room("tasks").statuses[200] += 1
+    meters.room("tasks").times[2] += 1
+    meters.room("tasks").times[-1] += 2000
     told = exposed(board)
     assert samples(told["taskserver_lines"]) == {("_total",): 7}
     assert samples(told["taskserver_waiters"])["", "wait", "airflow"] == 2
@@ -150,6 +152,8 @@ def test_it_can_be_parsed_and_says_what_was_counted() -> None:
     assert (commits["_count",], commits["_sum",]) == (1, 0.004)
     latency = samples(told["taskserver_request_duration_seconds"])
     assert (latency["_count", "tasks"], latency["_count", "airflow"]) == (1, 0)
+    assert (latency["_bucket", "0.001", "tasks"], latency["_bucket", "0.0025", "tasks"]) == (0, 1)
+    assert latency["_sum", "tasks"] == 0.002
     assert samples(told["taskserver_live_tasks"]) == {("", "queued"): 2, ("", "running"): 7}
 
 
