@@ -19,10 +19,12 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Hashable, Iterable
+from time import perf_counter
 from typing import Any, Generic, TypeVar, cast
 
 from taskserver.errors import BadCredential, TaskServerError
 from taskserver.keys import Caller
+from taskserver.meters import Waiter
 from taskserver.waiting import Waits
 
 log = logging.getLogger(__name__)
@@ -35,9 +37,10 @@ S = TypeVar("S", bound="Subject[Any]")
 
 
 class Subject(abc.ABC, Generic[N]):
-    """What an audience waits for. ``topic`` is the wake-up that concerns it."""
+    """What an audience waits for. ``topic`` is the wake-up that concerns it, ``waiter`` who its members are."""
 
     topic: str
+    waiter: Waiter = Waiter.POLL
     heartbeat: float = math.inf
     """After so many quiet seconds the news are ``idle()``."""
 
@@ -139,7 +142,7 @@ class Audience(Generic[N]):
 
     def add(self, seat: Seat[N]) -> None:
         """Give somebody a seat. Raises TooManyWaiters."""
-        self._waits.enter(seat.caller)
+        self._waits.enter(seat.caller, self.subject.waiter)
         seat.take(self)
         self._seats[seat] = None
         seats = self._callers[seat.caller] = self._callers.get(seat.caller, 0) + 1
@@ -150,7 +153,7 @@ class Audience(Generic[N]):
 
     def discard(self, seat: Seat[N]) -> None:
         """Called by a seat that is given up."""
-        self._waits.leave(seat.caller)
+        self._waits.leave(seat.caller, self.subject.waiter)
         del self._seats[seat]
         self._callers[seat.caller] -= 1
         if not self._callers[seat.caller]:
@@ -191,14 +194,16 @@ class Audience(Generic[N]):
         loop = asyncio.get_running_loop()
         beat = loop.time() + self.subject.heartbeat
         while True:
-            self._subscription.clear()
+            woken = self._subscription.clear()
             self._release_due(loop.time())
             news, over = await self.subject.look()
             if news is None and not over and loop.time() >= beat:
                 news = self.subject.idle()
                 beat = loop.time() + self.subject.heartbeat
             if news is not None and not self._waits.draining:  # else each answer must say that its connection closes
-                self._tell(news)
+                told = self._tell(news)
+                if woken is not None and told:
+                    self._waits.meters.wakes.observe(perf_counter() - woken, told)
                 beat = loop.time() + self.subject.heartbeat
             else:
                 self._valid_callers()
@@ -212,11 +217,19 @@ class Audience(Generic[N]):
                 self._sleeps_until = min(self._sleeps_until, max(self._deadlines[0][0], loop.time() + TICK))
             await self._subscription.wait(self._sleeps_until - loop.time())
 
-    def _tell(self, news: N) -> None:
+    def _tell(self, news: N) -> int:
+        """Tell all who can be told; how many they were."""
         valid = self._valid_callers()
-        left_out = [seat for seat in self._seats if seat.waiting and seat.caller in valid and not seat.tell(news)]
+        told, left_out = 0, []
+        for seat in self._seats:
+            if seat.waiting and seat.caller in valid:
+                if seat.tell(news):
+                    told += 1
+                else:
+                    left_out.append(seat)
         for seat in left_out:
             seat.release()
+        return told
 
     def _valid_callers(self) -> set[Caller]:
         """Those whose keys are still good; the others' seats are released, to find out."""

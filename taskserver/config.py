@@ -158,6 +158,10 @@ class Settings:
     access_log: bool = False
     keep_finished: int | None = None
     """Seconds after which finished tasks and runs are removed; None: never."""
+    log_format: str = "text"
+    """`text`, or `json`: one object a line."""
+    metrics: str = "key"
+    """Who may read `/metrics`: `key`, whoever has one that may read, or `open`, everybody."""
     workers: int = DEFAULT_WORKERS
     """Processes that answer requests. The first one commits for all."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()

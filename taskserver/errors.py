@@ -23,6 +23,8 @@ class TaskServerError(Exception):
         super().__init__(message)
         self.message = message
         self.payload = payload
+        self.request_id = ""
+        """The request that failed; set where failures become answers."""
 
 
 # --- bad input -----------------------------------------------------------------

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
+from taskserver.encoding import isotime
 from taskserver.errors import BadCredential, BadParameter, Forbidden, KeyNotFound, TaskNotFound
 from taskserver.model import ApiKey, Scope, Task, now_us
 from taskserver.store import AnyChange, KeyChange, Store
 from taskserver.wakeup import Wakeup
+
+audit = logging.getLogger("taskserver.audit")
 
 SECRET_BYTES = 32
 SECRET_PREFIX = "tsk_"  # noqa: S105 - not a secret; it lets people and secret scanners recognise a key
@@ -77,8 +82,20 @@ class Caller:
         return task.owner == self.owner or self.is_admin
 
 
+@dataclass(frozen=True)
+class Actor:
+    """Who changes keys, for the audit: the name and the id of a key, and the address that it was used from."""
+
+    name: str
+    key_id: str | None = None
+    address: str | None = None
+
+
+SERVER = Actor("server")  # at its start: nobody has asked for it over the network
+
+
 class Keys:
-    """The API keys of a store."""
+    """The API keys of a store. Each change is a line of the log ``taskserver.audit``."""
 
     def __init__(self, store: Store, wakeup: Wakeup, clock: Callable[[], int] = now_us) -> None:
         self._store = store
@@ -98,6 +115,7 @@ class Keys:
         owner: str | None = None,
         expires_at: int | None = None,
         secret: str | None = None,
+        by: Actor = SERVER,
     ) -> tuple[ApiKey, str]:
         """Make a key; return what is stored and the secret, which nobody can show again.
 
@@ -121,6 +139,7 @@ class Keys:
             expires_at=expires_at,
         )
         await self._store.add_key(key)
+        _note("key issued", key, by)
         return key, secret
 
     async def verify(self, secret: str) -> Caller:
@@ -180,12 +199,16 @@ class Keys:
         """All keys, revoked ones included, the oldest first."""
         return await self._store.list_keys()
 
-    async def revoke(self, key_id: str) -> ApiKey:
+    async def revoke(self, key_id: str, by: Actor = SERVER) -> ApiKey:
         """End a key at once: new requests are refused, open waits are told. A repeat does nothing.
 
         Raises KeyNotFound.
         """
-        return await self._store.revoke_key(key_id, self._clock())
+        now = self._clock()
+        key = await self._store.revoke_key(key_id, now)
+        if key.revoked_at == now:  # else it was revoked before
+            _note("key revoked", key, by)
+        return key
 
     def committed(self, changes: Sequence[AnyChange]) -> None:
         """Take over which keys were revoked, then tell the waits that are open with them."""
@@ -197,6 +220,20 @@ class Keys:
             if caller is not None:
                 caller.revoked = True
                 self._wakeup.publish([caller.topic])
+
+
+def _note(what: str, key: ApiKey, by: Actor) -> None:
+    fields = {
+        "key_id": key.id,
+        "key_name": key.name,
+        "owner": key.owner,
+        "scopes": ",".join(sorted(scope.value for scope in key.scopes)),
+        "expires_at": isotime(key.expires_at),
+        "by": by.name,
+        "by_key_id": by.key_id,
+        "address": by.address,
+    }
+    audit.info(what, extra={"fields": fields})
 
 
 def new_secret() -> str:

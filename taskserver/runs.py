@@ -25,6 +25,7 @@ from taskserver.dagmodel import (
 from taskserver.errors import DagNotFound, RunNotFound, TooLarge
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
+from taskserver.meters import Waiter
 from taskserver.model import MICROSECONDS, Chunk, NewTask, Place, Scope, Task, new_id, now_us
 from taskserver.store import RunChange, Store
 from taskserver.waiting import Waits
@@ -155,7 +156,7 @@ class Runs:
             run = await self._store.claim_run(_owner(caller), wanted, claim, lease_us, self._clock())
             return run, run is not None
 
-        return await self._waits.until(caller, QUEUE_TOPIC, timeout, look)
+        return await self._waits.until(caller, QUEUE_TOPIC, timeout, look, Waiter.CLAIM)
 
     async def heartbeat(self, caller: Caller, run_id: uuid.UUID, claim: str) -> Run:
         """Renew a claim's lease. Raises RunClaimed if it was lost, RunFinished."""
@@ -204,7 +205,7 @@ class Runs:
             return run, run.finished
 
         over = False
-        with self._waits.open(caller, run_topic(run_id)) as wait:
+        with self._waits.open(caller, run_topic(run_id), Waiter.EXECUTION) as wait:
             while not over:
                 run, ended = await wait.until(min(heartbeat, deadline - loop.time()), look)
                 over = ended or self._waits.draining or loop.time() >= deadline
@@ -225,7 +226,7 @@ class Runs:
             run = await self.get(caller, run_id)
             return run, run.finished or run.last > first
 
-        with self._waits.open(caller, events_topic(run_id)) as wait:
+        with self._waits.open(caller, events_topic(run_id), Waiter.EVENTS) as wait:
             quiet = 0.0  # the first page comes at once
             while True:
                 run, _ = await wait.until(min(quiet, deadline - loop.time()), look)

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import abc
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState
-from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
+from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter, TaskState
 from taskserver.wakeup import LocalWakeup, Wakeup
 
 
@@ -153,6 +153,10 @@ class Store(abc.ABC):
         ``before`` is the ``log`` of the last task of the page before: what was
         created meanwhile does not shift the pages.
         """
+
+    @abc.abstractmethod
+    async def count_live_tasks(self) -> Mapping[TaskState, int]:
+        """How many tasks are queued and how many are running; the cost depends on these, not on what is stored."""
 
     @abc.abstractmethod
     async def append(

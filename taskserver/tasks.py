@@ -11,6 +11,7 @@ from taskserver.config import Settings
 from taskserver.errors import FirstBeyondOutput, OutputFull, TaskNotFound, TooLarge
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
+from taskserver.meters import Waiter
 from taskserver.model import (
     MICROSECONDS,
     Chunk,
@@ -62,6 +63,7 @@ class Tasks:
         self._store = store
         self._wakeup = wakeup
         self._waits = waits
+        self._meters = waits.meters
         self._limits = settings.limits
         self._clock = clock
         self._live: LiveLogs[str, Task] = LiveLogs(store, settings.memory)
@@ -90,20 +92,25 @@ class Tasks:
 
         ``closing``: they are the end of what was too much (OutputFull), for which room is reserved.
         """
-        caller.require(Scope.WRITE)
         reserve = 0 if closing else self._limits.output_reserve
-        limit = self._limits.output_lines - reserve
         try:
-            # Whose a task is never changes: to know it, an older head will do.
-            known = self._live.remembered(task_id)
-            if known is not None and caller.sees(known):
-                with suppress(TaskNotFound):  # the id may have been given to another task meanwhile
-                    return await self._store.append(task_id, lines, first, self._clock(), limit, known.log)
-            task = await self.own(caller, task_id)
-            return await self._store.append(task_id, lines, first, self._clock(), limit, task.log)
+            done = await self._append(caller, task_id, lines, first, self._limits.output_lines - reserve)
         except OutputFull as full:
             full.payload = {**(full.payload or {}), "reserve": reserve}
             raise
+        if lines.count:  # a live body begins with none
+            self._meters.appended(lines.count, len(lines.payload))
+        return done
+
+    async def _append(self, caller: Caller, task_id: str, lines: Lines, first: int | None, limit: int) -> Appended:
+        caller.require(Scope.WRITE)
+        # Whose a task is never changes: to know it, an older head will do.
+        known = self._live.remembered(task_id)
+        if known is not None and caller.sees(known):
+            with suppress(TaskNotFound):  # the id may have been given to another task meanwhile
+                return await self._store.append(task_id, lines, first, self._clock(), limit, known.log)
+        task = await self.own(caller, task_id)
+        return await self._store.append(task_id, lines, first, self._clock(), limit, task.log)
 
     async def finish(
         self,
@@ -121,7 +128,10 @@ class Tasks:
         if outcome.result is not None and len(outcome.result) > self._limits.result_bytes:
             raise TooLarge(f"result: larger than {self._limits.result_bytes} bytes of JSON")
         outcome = Outcome(outcome.code, outcome.error or default_error(outcome.code), outcome.result)
-        return await self._store.finish(task_id, outcome, self._clock(), lines, first, self._limits.output_lines)
+        task = await self._store.finish(task_id, outcome, self._clock(), lines, first, self._limits.output_lines)
+        if lines is not None and lines.count:
+            self._meters.appended(lines.count, len(lines.payload))
+        return task
 
     async def heartbeat(self, caller: Caller, task_id: str) -> Task:
         """Renew a task's lease. Raises TaskFinished if it has ended."""
@@ -234,14 +244,16 @@ class Tasks:
         if first < end:
             raise _deleted(task)
 
-    async def follow(self, caller: Caller, task_id: str, first: int, heartbeat: float) -> AsyncGenerator[Page, None]:
+    async def follow(
+        self, caller: Caller, task_id: str, first: int, heartbeat: float, waiter: Waiter = Waiter.STREAM
+    ) -> AsyncGenerator[Page, None]:
         """Lines from ``first`` on as they come, until the task has ended and all is told.
 
         The first page comes at once, an empty one whenever nothing came for
         ``heartbeat`` seconds, and the last one is ``complete``, unless the server
         drains. What is not taken is not read: a slow reader costs one page.
         """
-        with self._waits.open(caller, output_topic(task_id)) as wait:
+        with self._waits.open(caller, output_topic(task_id), waiter) as wait:
             quiet = 0.0  # the first page comes at once
             while True:
                 task, _ = await wait.until(quiet, partial(self._look_for_lines, caller, task_id, first))

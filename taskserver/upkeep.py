@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from taskserver.config import Timing
 from taskserver.errors import StoreUnavailable
+from taskserver.meters import LeaseOf, Meters
 from taskserver.model import MICROSECONDS, now_us
 from taskserver.retention import pruned, sweep
 from taskserver.store import AnyChange, Change, Ended, KeyChange, Store
@@ -47,12 +48,19 @@ class Upkeep:
     """The background work on a store, which stays its owner's to close."""
 
     def __init__(
-        self, store: Store, timing: Timing, clock: Callable[[], int] = now_us, *, keep_finished: int | None = None
+        self,
+        store: Store,
+        timing: Timing,
+        clock: Callable[[], int] = now_us,
+        *,
+        meters: Meters | None = None,
+        keep_finished: int | None = None,
     ) -> None:
         self._store = store
         self._timing = timing
         self._keep_finished = keep_finished
         self._clock = clock
+        self._meters = meters or Meters()
         self._ended = asyncio.Event()
         self._deleted = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
@@ -90,9 +98,11 @@ class Upkeep:
             try:
                 now = self._clock()
                 for run in await self._store.expire_runs(now, hearing.since(now)):
+                    self._meters.lease_expiries.add(1, LeaseOf.RUN)
                     log.warning("run %s: claimant lost; now %s", run.id, run.state.value)
                 now = self._clock()
                 for task in await self._store.expire_leases(now, hearing.since(now)):
+                    self._meters.lease_expiries.add(1, LeaseOf.TASK)
                     log.warning("task %s: %s", task.id, task.error)
             except StoreUnavailable as error:
                 hearing.failed()

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import TypeVar
 
 from taskserver.config import Limits, Timing
 from taskserver.errors import TooManyWaiters
 from taskserver.keys import Caller
+from taskserver.meters import Meters, Waiter
 from taskserver.wakeup import Subscription, Wakeup
 
 T = TypeVar("T")
@@ -44,10 +46,13 @@ class Wait:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
+        self._subscription.clear()  # what came before this wait nobody has waited for
         while True:
-            self._subscription.clear()
+            woken = self._subscription.clear()
             self._caller.check()
             answer, done = await look()
+            if done and woken is not None:
+                self._waits.meters.wakes.observe(perf_counter() - woken)
             left = deadline - loop.time()
             if done or left <= 0 or self._waits.draining:
                 return answer, done
@@ -57,7 +62,8 @@ class Wait:
 class Waits:
     """The open waits of this process; they end together when the server drains."""
 
-    def __init__(self, wakeup: Wakeup, limits: Limits, timing: Timing) -> None:
+    def __init__(self, wakeup: Wakeup, limits: Limits, timing: Timing, meters: Meters | None = None) -> None:
+        self.meters = meters or Meters()
         self._wakeup = wakeup
         self._limits = limits
         self._timing = timing
@@ -86,25 +92,26 @@ class Waits:
         self._wakeup.wake_all()
 
     @contextmanager
-    def open(self, caller: Caller, topic: str) -> Iterator[Wait]:
+    def open(self, caller: Caller, topic: str, waiter: Waiter = Waiter.POLL) -> Iterator[Wait]:
         """A wait for as long as the context lasts: a stream keeps its place also while it writes.
 
         Raises TooManyWaiters.
         """
-        self.enter(caller)
+        self.enter(caller, waiter)
         try:
             with self.subscribe(topic, caller.topic) as subscription:
                 yield Wait(self, caller, subscription, self.reread)
         finally:
-            self.leave(caller)
+            self.leave(caller, waiter)
 
-    def enter(self, caller: Caller) -> None:
+    def enter(self, caller: Caller, waiter: Waiter) -> None:
         """Take a place among the waiters; whoever has one must ``leave``. Raises TooManyWaiters."""
         self.check_room(caller)
         self._count += 1
         self._by_key[caller.key_id] = self._by_key.get(caller.key_id, 0) + 1
+        self.meters.waiters.add(1, waiter)
 
-    def leave(self, caller: Caller) -> None:
+    def leave(self, caller: Caller, waiter: Waiter) -> None:
         """Give a place back."""
         self._count -= 1
         left = self._by_key[caller.key_id] - 1
@@ -112,6 +119,7 @@ class Waits:
             self._by_key[caller.key_id] = left
         else:
             del self._by_key[caller.key_id]
+        self.meters.waiters.add(-1, waiter)
 
     def check_room(self, caller: Caller) -> None:
         """Raise TooManyWaiters if there is no place left, or none for this key."""
@@ -125,11 +133,11 @@ class Waits:
         """What wakes those who wait for something."""
         return self._wakeup.subscribe(*topics)
 
-    async def until(self, caller: Caller, topic: str, timeout: float, look: Look[T]) -> T:
+    async def until(self, caller: Caller, topic: str, timeout: float, look: Look[T], waiter: Waiter = Waiter.POLL) -> T:
         """One wait; see ``Wait.until``. Raises TooManyWaiters, but takes no place if there is nothing to wait for."""
         answer, done = await look()
         if done or timeout <= 0 or self._draining:
             return answer
-        with self.open(caller, topic) as wait:
+        with self.open(caller, topic, waiter) as wait:
             answer, _ = await wait.until(timeout, look)
             return answer

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import Iterable
+from time import perf_counter
 
 
 class Subscription:
@@ -19,12 +20,13 @@ class Subscription:
     published after ``clear`` makes the next ``wait`` return at once.
     """
 
-    __slots__ = ("_flag", "_future", "_topics", "_wakeup")
+    __slots__ = ("_flag", "_future", "_since", "_topics", "_wakeup")
 
     def __init__(self, wakeup: LocalWakeup, topics: tuple[str, ...]) -> None:
         self._wakeup = wakeup
         self._topics = topics
         self._flag = False
+        self._since: float | None = None
         self._future: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Subscription:
@@ -42,13 +44,20 @@ class Subscription:
         """Be woken by a topic no more."""
         self._wakeup.discard(self, (topic,))
 
-    def clear(self) -> None:
-        """Forget the wake-ups so far; call it before reading."""
-        self._flag = False
+    def clear(self) -> float | None:
+        """Forget the wake-ups so far; call it before reading.
 
-    def wake(self) -> None:
+        Returns when the first of them was published, by ``time.perf_counter``; None if there was none.
+        """
+        since, self._since = self._since, None
+        self._flag = False
+        return since
+
+    def wake(self, published: float | None = None) -> None:
         """Let ``wait`` return."""
         self._flag = True
+        if self._since is None:
+            self._since = published
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
@@ -104,9 +113,10 @@ class LocalWakeup(Wakeup):
         return Subscription(self, topics)
 
     def publish(self, topics: Iterable[str]) -> None:
+        now = perf_counter()
         for topic in topics:
             for subscription in self._topics.get(topic, ()):
-                subscription.wake()
+                subscription.wake(now)
 
     def wake_all(self) -> None:
         self.publish(list(self._topics))

@@ -116,6 +116,11 @@ class Server:
         return (self.folder / "server.log").read_text()
 
     @property
+    def troubles(self) -> str:
+        """The same without the notes of changes of keys."""
+        return "".join(line for line in self.log.splitlines(keepends=True) if " taskserver.audit: " not in line)
+
+    @property
     def workers(self) -> list[int]:
         """The processes that answer requests beside the first one, if there are any (Linux)."""
         assert self.process is not None

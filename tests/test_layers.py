@@ -14,7 +14,9 @@ ROOT = Path(taskserver.__file__).parent
 # From the bottom up. A module may import from layers below its own, and within its own package.
 LAYERS = [
     ["taskserver", "taskserver.errors", "taskserver.config"],
-    ["taskserver.model"],
+    ["taskserver.model", "taskserver.sharedmemory"],
+    ["taskserver.meters"],
+    ["taskserver.board"],
     ["taskserver.dagmodel"],
     ["taskserver.encoding"],
     ["taskserver.streams"],
@@ -28,6 +30,7 @@ LAYERS = [
     ["taskserver.stores.runrules"],
     ["taskserver.stores"],
     ["taskserver.keyfile"],
+    ["taskserver.web.requests", "taskserver.web.exposition"],
     ["taskserver.web.streaming", "taskserver.web.failures", "taskserver.web.prepared"],
     ["taskserver.web.bounds", "taskserver.web.addresses"],
     ["taskserver.web.signins"],
@@ -45,8 +48,8 @@ LAYERS = [
     ["taskserver.cli"],
     ["taskserver.__main__"],
 ]
-CORE = [layer for layers in LAYERS[:11] for layer in layers]
-DRIVERS = {"aiohttp", "aiosqlite", "sqlite3", "asyncpg", "webargs", "click", "rich"}
+CORE = [layer for layers in LAYERS[:13] for layer in layers]
+DRIVERS = {"aiohttp", "aiosqlite", "sqlite3", "asyncpg", "webargs", "click", "rich", "prometheus_client"}
 
 
 def modules() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Health checks, and the answers under paths that belong to no protocol."""
+"""Health checks, and the room of what belongs to no protocol."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from aiohttp import web
 from marshmallow import fields
 
 from taskserver.errors import Draining, StoreUnavailable, TaskServerError
-from taskserver.keys import Caller
+from taskserver.web.auth import api_key, known_api_key
 from taskserver.web.context import services
 from taskserver.web.failures import headers, status
-from taskserver.web.rooms import Answer, AnswerSchema, Room, Route
+from taskserver.web.rooms import API_KEY_SECURITY, Answer, AnswerSchema, Room, Route
 
 
 async def healthz(request: web.Request) -> web.StreamResponse:
@@ -56,16 +56,14 @@ def health_room(*others: Route) -> Room:
         "other",
         ("",),
         (*ROUTES, *others),
-        _nobody,
+        api_key,
         _refuse,
-        about="Health checks, and this documentation.",
+        recall=known_api_key,
+        about="Health checks, the server's figures, and this documentation.",
         error=Failure(),
         unbounded=True,
+        security=API_KEY_SECURITY,
     )
-
-
-async def _nobody(request: web.Request) -> Caller:
-    raise AssertionError("no route of this room needs a key")
 
 
 def _refuse(error: TaskServerError) -> web.Response:

@@ -67,6 +67,20 @@ from taskserver.errors import StartupError
 )
 @bound_options
 @option("--access-log", is_flag=True, envvar="TASKSERVER_ACCESS_LOG", help="Log every request to standard error.")
+@option(
+    "--log-format",
+    default="text",
+    type=click.Choice(["text", "json"]),
+    envvar="TASKSERVER_LOG_FORMAT",
+    help="How lines of the log look; json: one object each.",
+)
+@option(
+    "--metrics",
+    default="key",
+    type=click.Choice(["key", "open"]),
+    envvar="TASKSERVER_METRICS",
+    help="Who may read /metrics. key: whoever has an API key with the scope read. open: everybody.",
+)
 def serve(**options: Any) -> None:
     """Start the server.
 
@@ -78,10 +92,10 @@ def serve(**options: Any) -> None:
     import uvloop
 
     from taskserver.serving import serve as run_server
-    from taskserver.serving.process import log_to_stderr
+    from taskserver.serving.logs import log_to_stderr
 
     settings = Settings(**bounds(**options))
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
     try:
         uvloop.run(run_server(settings, say))
     except StartupError as error:

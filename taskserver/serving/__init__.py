@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from taskserver.config import Settings
 from taskserver.serving.alone import serve_alone
+from taskserver.serving.logs import watch_loop
 from taskserver.serving.process import allow_connections
 from taskserver.serving.supervisor import serve_with_workers
 
@@ -21,6 +22,7 @@ async def serve(settings: Settings, say: Say) -> None:
     """
     allow_connections()
     stop = asyncio.Event()
+    watch_loop()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from taskserver.board import Board
 from taskserver.config import LISTEN_BACKLOG, Settings
 from taskserver.serving.firstkey import ensure_admin
 from taskserver.serving.listening import cannot_listen, url_of
@@ -20,11 +21,12 @@ from taskserver.web.app import make_app, make_services
 async def serve_alone(settings: Settings, say: Callable[[str], None], stop: asyncio.Event) -> None:
     """Serve until ``stop``. Raises StartupError."""
     certificate = Certificate(settings)
-    store = await open_store(settings.database, synchronous=settings.synchronous)
+    board = Board()
+    store = await open_store(settings.database, synchronous=settings.synchronous, meters=board.meters)
     wakeup: Wakeup | None = None
     try:
         wakeup = await store.open_wakeup(settings.listen_database)
-        services = make_services(settings, store, wakeup)
+        services = make_services(settings, store, wakeup, board=board)
         await ensure_admin(settings, services.keys, say)
         runner = make_runner(make_app(services), settings)
         await runner.setup()

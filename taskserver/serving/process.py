@@ -5,16 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
-import sys
 
 from aiohttp import web
 
 from taskserver.config import BODY_BUFFER, PARSER_LINE_LIMIT, Settings
-
-
-def log_to_stderr() -> None:
-    """Write the log to standard error."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+from taskserver.serving.logs import AccessLog
 
 
 def allow_connections() -> None:
@@ -31,7 +26,8 @@ def make_runner(app: web.Application, settings: Settings) -> web.AppRunner:
         app,
         # Without it every departed client would hold its wait open until the wait's end.
         handler_cancellation=True,
-        access_log=web.access_logger if settings.access_log else None,  # type: ignore[attr-defined]
+        access_log=logging.getLogger("taskserver.access") if settings.access_log else None,
+        access_log_class=AccessLog,
         # aiohttp waits so long for a handler, and once more for its cancellation.
         shutdown_timeout=settings.timing.shutdown / 2,
         auto_decompress=False,  # compressed bodies are refused, with an answer in the room's shape

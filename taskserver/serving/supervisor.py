@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from taskserver.board import Board
 from taskserver.config import Settings
 from taskserver.errors import StartupError
 from taskserver.serving.assignment import Assignment
@@ -40,15 +41,16 @@ _START = "import sys; sys.path[:] = sys.argv[2:]; from taskserver.serving.worker
 async def serve_with_workers(settings: Settings, say: Callable[[str], None], stop: asyncio.Event) -> None:
     """Serve with several processes, of which this is the first, until ``stop``. Raises StartupError."""
     certificate = Certificate(settings)
-    store = await open_shared_store(settings.database, synchronous=settings.synchronous)
+    board = Board(settings.workers)
+    store = await open_shared_store(settings.database, synchronous=settings.synchronous, meters=board.meters)
     try:
-        services = make_services(settings, store)
+        services = make_services(settings, store, board=board)
         await ensure_admin(settings, services.keys, say)
         listeners = await listen(settings)
         runner = make_runner(make_app(services), settings)
         await runner.setup()
         assert runner.server is not None
-        supervisor = Supervisor(settings, store, listeners, Reception(runner.server, certificate.context), stop)
+        supervisor = Supervisor(settings, store, board, listeners, Reception(runner.server, certificate.context), stop)
         certificate.reload_at_hangup(supervisor.pass_hangup_on)
         try:
             await supervisor.run(say)
@@ -57,6 +59,7 @@ async def serve_with_workers(settings: Settings, say: Callable[[str], None], sto
             await asyncio.gather(supervisor.close(), runner.cleanup())
     finally:
         await store.close()
+        board.close()
 
 
 class Worker:
@@ -67,8 +70,9 @@ class Worker:
         self._door = door
 
     @classmethod
-    async def start(cls, settings: Settings, store: SharedStore) -> Worker:
-        """Start a process. Raises OSError."""
+    async def start(cls, settings: Settings, store: SharedStore, board: Board, slot: int) -> Worker:
+        """Start a process that counts in a slot of the board. Raises OSError."""
+        assert board.descriptor is not None
         invitation = await store.invite()
         door, theirs = socket.socketpair()
         door.setblocking(False)
@@ -77,7 +81,7 @@ class Worker:
                 *(sys.executable, "-c", _START, "taskserver-worker", *sys.path),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
-                pass_fds=(*invitation.descriptors, theirs.fileno()),
+                pass_fds=(*invitation.descriptors, theirs.fileno(), board.descriptor),
                 start_new_session=True,  # Ctrl-C is for the first process
             )
         except BaseException:
@@ -88,7 +92,7 @@ class Worker:
             number = theirs.fileno()
             theirs.close()
         assert process.stdin is not None
-        process.stdin.write(pickle.dumps(Assignment(settings, invitation, number)))
+        process.stdin.write(pickle.dumps(Assignment(settings, invitation, number, board.descriptor, slot)))
         process.stdin.close()
         return cls(process, door)
 
@@ -130,12 +134,14 @@ class Supervisor:
         self,
         settings: Settings,
         store: SharedStore,
+        board: Board,
         listeners: Sequence[socket.socket],
         reception: Reception,
         stop: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._store = store
+        self._board = board
         self._listeners = listeners
         self._stop = stop
         self._reception = reception
@@ -148,7 +154,7 @@ class Supervisor:
 
     async def run(self, say: Callable[[str], None]) -> None:
         """Serve until told to stop. Raises StartupError if the workers cannot start."""
-        self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._settings.workers - 1)]
+        self._keepers = [asyncio.create_task(self._keep(slot)) for slot in range(1, self._settings.workers)]
         await self._until(self._complete)
         if self._complete.is_set():
             say(f"listening on {url_of(self._listeners[0].getsockname(), self._settings.tls_cert is not None)}")
@@ -191,27 +197,29 @@ class Supervisor:
 
     # --- processes ---------------------------------------------------------------
 
-    async def _keep(self) -> None:
+    async def _keep(self, slot: int) -> None:
         """Keep one worker running until told to stop. Raises StartupError if the first ones do not get to work."""
         loop = asyncio.get_running_loop()
         short_lives = 0
         while not self._stop.is_set():
             began = loop.time()
-            how = await self._run_one()
+            how = await self._run_one(slot)
+            self._board.vacate(slot)
             if self._stop.is_set():
                 return
             if not self._complete.is_set():
                 raise StartupError(f"the workers cannot start: {how}")
             log.error("%s; another one takes its place", how)
+            self._board.meters.worker_restarts.add()
             short_lives = short_lives + 1 if loop.time() - began < STABLE else 0
             if short_lives > 1:
                 await self._pause(min(FIRST_PAUSE * 2 ** (short_lives - 2), LONGEST_PAUSE))
 
-    async def _run_one(self) -> str:
+    async def _run_one(self, slot: int) -> str:
         """The life of one process; how it ended."""
         hangups = self._hangups
         try:
-            worker = await Worker.start(self._settings, self._store)
+            worker = await Worker.start(self._settings, self._store, self._board, slot)
         except OSError as error:
             return f"a worker could not be started: {error}"
         self._workers.add(worker)

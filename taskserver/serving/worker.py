@@ -12,9 +12,11 @@ import sys
 
 import uvloop
 
+from taskserver.board import Board
 from taskserver.serving.assignment import Assignment
 from taskserver.serving.door import Entrance, Reception
-from taskserver.serving.process import allow_connections, log_to_stderr, make_runner
+from taskserver.serving.logs import log_to_stderr, watch_loop
+from taskserver.serving.process import allow_connections, make_runner
 from taskserver.serving.tls import Certificate
 from taskserver.stores import join_store
 from taskserver.web.app import make_app, make_services
@@ -29,7 +31,7 @@ def main() -> None:
         assignment = pickle.load(sys.stdin.buffer)  # noqa: S301 - the first process's
     except EOFError:
         return  # the first process is gone
-    log_to_stderr()
+    log_to_stderr(assignment.settings.log_format)
     uvloop.run(work(assignment))
 
 
@@ -38,12 +40,14 @@ async def work(assignment: Assignment) -> None:
     allow_connections()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    certificate = Certificate(assignment.settings)
+    watch_loop()
+    settings = assignment.settings
+    certificate = Certificate(settings)
     certificate.reload_at_hangup()
-    store = await join_store(assignment.invitation, lost=_leave)
+    board = Board(settings.workers, assignment.slot, assignment.board)
+    store = await join_store(assignment.invitation, _leave, board.meters)
     try:
-        settings = assignment.settings
-        runner = make_runner(make_app(make_services(settings, store, upkeep=False)), settings)
+        runner = make_runner(make_app(make_services(settings, store, upkeep=False, board=board)), settings)
         await runner.setup()
         try:
             assert runner.server is not None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from taskserver.errors import StoreOpenError
+from taskserver.meters import Meters
 from taskserver.store import Invitation, SharedStore, Store
 
 if TYPE_CHECKING:
@@ -21,29 +22,31 @@ POSTGRES = ("postgresql://", "postgres://")
 # The imports stand in the functions, so that a backend's driver, and what packs output, is loaded only when it is used.
 
 
-async def open_store(url: str, *, synchronous: str = "full", create: bool = True) -> Store:
+async def open_store(
+    url: str, *, synchronous: str = "full", create: bool = True, meters: Meters | None = None
+) -> Store:
     """Open the database behind a URL, migrating it as needed; one that is not there is made if ``create`` says so.
 
     ``sqlite:///tasks.db`` is a path relative to the working directory,
     ``sqlite:////var/lib/tasks.db`` an absolute one. ``synchronous`` is SQLite's
     setting, ``full`` or ``normal``. ``postgresql://user@host/name`` is a database
-    that any number of servers may share.
+    that any number of servers may share. Commits and failures are counted in ``meters``.
 
     Raises StoreOpenError, with a message for the operator, if it cannot be used;
     the database is then as it was. StoreInUse: another process has the file.
     """
     if url.startswith(POSTGRES):
-        return await _open_postgres(url, create)
+        return await _open_postgres(url, create, meters)
     from taskserver.stores.sqlite.store import SqliteStore
 
-    return await SqliteStore.open(sqlite_path(url), synchronous=synchronous, create=create)
+    return await SqliteStore.open(sqlite_path(url), synchronous=synchronous, create=create, meters=meters)
 
 
-async def _open_postgres(url: str, create: bool) -> Store:
+async def _open_postgres(url: str, create: bool, meters: Meters | None) -> Store:
     _need_driver()
     from taskserver.stores.postgres.store import PostgresStore
 
-    return await PostgresStore.open(url, create=create)
+    return await PostgresStore.open(url, create=create, meters=meters)
 
 
 def _need_driver() -> None:
@@ -51,7 +54,7 @@ def _need_driver() -> None:
         raise StoreOpenError("PostgreSQL needs a driver: pip install 'taskserver[postgres]'")
 
 
-async def open_shared_store(url: str, *, synchronous: str = "full") -> SharedStore:
+async def open_shared_store(url: str, *, synchronous: str = "full", meters: Meters | None = None) -> SharedStore:
     """The same, for a process that lets others join; SQLite only."""
     if url.startswith(POSTGRES):
         raise StoreOpenError(
@@ -59,10 +62,10 @@ async def open_shared_store(url: str, *, synchronous: str = "full") -> SharedSto
         )
     from taskserver.stores.sqlite.hub import HubStore
 
-    return await HubStore.open(sqlite_path(url), synchronous=synchronous)
+    return await HubStore.open(sqlite_path(url), synchronous=synchronous, meters=meters)
 
 
-async def join_store(invitation: Invitation, lost: Callable[[], None]) -> Store:
+async def join_store(invitation: Invitation, lost: Callable[[], None], meters: Meters | None = None) -> Store:
     """Join a store to which another process on this machine has invited this one.
 
     ``lost`` is called, once, when that process is gone: nothing can be committed
@@ -70,7 +73,7 @@ async def join_store(invitation: Invitation, lost: Callable[[], None]) -> Store:
     """
     from taskserver.stores.sqlite.remote import JoinedStore
 
-    return await JoinedStore.join(sqlite_path(invitation.url), invitation, lost)
+    return await JoinedStore.join(sqlite_path(invitation.url), invitation, lost, meters)
 
 
 def backup_advice(url: str, target: Path) -> str | None:

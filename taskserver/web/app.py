@@ -11,8 +11,10 @@ from taskserver.api.airflow import airflow_rooms
 from taskserver.api.docs import DOCS_ROUTES
 from taskserver.api.executions import executions_room
 from taskserver.api.health import health_room
+from taskserver.api.metrics import metrics_route
 from taskserver.api.tasks import tasks_room
 from taskserver.audience import Audiences
+from taskserver.board import Board
 from taskserver.config import Settings
 from taskserver.keys import Keys
 from taskserver.runs import Runs
@@ -32,19 +34,30 @@ from taskserver.web.rooms import Handler, Room
 from taskserver.web.signins import SignIns
 
 
-def make_services(settings: Settings, store: Store, wakeup: Wakeup | None = None, *, upkeep: bool = True) -> Services:
+def make_services(
+    settings: Settings,
+    store: Store,
+    wakeup: Wakeup | None = None,
+    *,
+    upkeep: bool = True,
+    board: Board | None = None,
+) -> Services:
     """The services over an open store; ``make_app`` starts and stops them.
 
     ``wakeup`` is the store's, if other processes change it by themselves. Without
-    ``upkeep`` another process looks after the store.
+    ``upkeep`` another process looks after the store. ``board`` is where this
+    process counts, and the store's meters should be its.
     """
     settings = replace(settings, limits=settings.limits.share(settings.workers))
     wakeup = wakeup or LocalWakeup()
-    waits = Waits(wakeup, settings.limits, settings.timing)
+    board = board or Board()
+    waits = Waits(wakeup, settings.limits, settings.timing, board.meters)
     tasks = Tasks(store, wakeup, waits, settings)
     runs = Runs(store, wakeup, waits, settings)
     keys = Keys(store, wakeup)
-    keeper = Upkeep(store, settings.timing, keep_finished=settings.keep_finished) if upkeep else None
+    keeper = None
+    if upkeep:
+        keeper = Upkeep(store, settings.timing, meters=board.meters, keep_finished=settings.keep_finished)
 
     def committed(changes: Sequence[AnyChange]) -> None:
         tasks.committed([change for change in changes if isinstance(change, Change)])
@@ -56,17 +69,20 @@ def make_services(settings: Settings, store: Store, wakeup: Wakeup | None = None
     store.listen(committed)
     tokens, audiences = Tokens(store, keys), Audiences(waits)
     throttle, sign_ins = Throttle(settings.limits), SignIns(settings.limits)
-    return Services(settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, keeper, throttle, sign_ins)
+    return Services(
+        settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, keeper, throttle, sign_ins, board
+    )
 
 
-def make_rooms() -> tuple[list[Room], Room]:
+def make_rooms(*, open_metrics: bool = False) -> tuple[list[Room], Room]:
     """The room of each protocol, and the one of what belongs to none."""
-    return [tasks_room(), *airflow_rooms(), executions_room()], health_room(*DOCS_ROUTES)
+    other = health_room(metrics_route(open_to_all=open_metrics), *DOCS_ROUTES)
+    return [tasks_room(), *airflow_rooms(), executions_room()], other
 
 
 def make_app(services: Services) -> web.Application:
     """The application with all rooms. The store stays its opener's to close."""
-    rooms, other = make_rooms()
+    rooms, other = make_rooms(open_metrics=services.settings.metrics == "open")
     app = web.Application(client_max_size=services.settings.limits.body_bytes)
     app[SERVICES] = services
     app[TRUSTED_PROXIES] = services.settings.trusted_proxies

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from taskserver.errors import BadBody, TooLarge, UnsupportedMediaType
 from taskserver.web.context import services
+from taskserver.web.requests import leave_untimed
 
 LOOK = 0.5  # seconds between two looks at whether a quiet body can still go on
 
@@ -26,6 +27,7 @@ async def read_body(request: web.Request) -> bytes:
     if request.content_length is not None or not request.body_exists:
         if request.content.is_eof():  # it came with the head, as small ones do: there is nothing to wait for
             return request.content.read_nowait()
+        leave_untimed(request)
         return await request.read()
     return await read_watched(request, request.read(), LOOK, _nothing_more)
 
@@ -37,6 +39,7 @@ async def read_watched(
 
     Raises BadBody if the body cannot be understood any more, and what ``look`` raises.
     """
+    leave_untimed(request)
     # Not wait_for: before Python 3.12 it can lose a cancellation that comes with the reading's own failure.
     task = asyncio.ensure_future(reading)
     try:

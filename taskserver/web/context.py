@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from taskserver.audience import Audiences
+from taskserver.board import Board
 from taskserver.config import Settings
-from taskserver.keys import Caller, Keys
+from taskserver.keys import Actor, Caller, Keys
 from taskserver.runs import Runs
 from taskserver.store import Store
 from taskserver.tasks import Tasks
@@ -37,6 +38,7 @@ class Services:
     upkeep: Upkeep | None
     throttle: Throttle
     sign_ins: SignIns
+    board: Board
     encoded: EncodeOnce = field(default_factory=EncodeOnce)
 
 
@@ -52,3 +54,9 @@ def services(request: web.Request) -> Services:
 def caller(request: web.Request) -> Caller:
     """Whose key came with this request; its route says that it needs one."""
     return request[CALLER]
+
+
+def actor(request: web.Request) -> Actor:
+    """Who sends a request, for the audit."""
+    who = caller(request)
+    return Actor(who.name, who.key_id, request.remote)

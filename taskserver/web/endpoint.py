@@ -6,14 +6,18 @@ cost each request two more coroutines, which a request that waits holds on to.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from time import perf_counter
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from taskserver.config import MAX_HEADER_LENGTH, MAX_URL_LENGTH
 from taskserver.errors import BadCredential, TaskServerError, TooLarge
+from taskserver.meters import LATENCIES, MICRO
 from taskserver.web.context import CALLER, SERVICES, Services
 from taskserver.web.failures import (
     BadRequest,
@@ -24,10 +28,12 @@ from taskserver.web.failures import (
     UrlTooLong,
     headers,
 )
+from taskserver.web.requests import REQUEST_ID_HEADER, UNTIMED, fields_of, request_id
 from taskserver.web.rooms import Handler, Room, Route
 
 log = logging.getLogger(__name__)
 
+SHORT = 0.005  # seconds
 CLIENT_LEFT = 499  # nginx' number for it; seen in the access log only
 
 
@@ -35,8 +41,11 @@ def endpoint(services: Services, room: Room, route: Route) -> Handler:
     """A route's handler as aiohttp is to call it."""
     handler, scope, recall = route.handler, route.scope, room.recall
     admit = None if services.throttle.off or room.unbounded else services.throttle.admit
+    meter = services.board.meters.room(room.name)
+    statuses, times = meter.statuses, meter.times
 
     async def answer(request: web.Request) -> web.StreamResponse:
+        began = perf_counter()
         try:
             _check_bounds(request)
             key_id = None
@@ -53,10 +62,19 @@ def endpoint(services: Services, room: Room, route: Route) -> Handler:
             if admit is not None:
                 admit(key_id)
             response = await handler(request)
+        except asyncio.CancelledError:
+            statuses[CLIENT_LEFT] += 1
+            raise
         except Exception as error:
             response = _refuse(request, room, error)
         if services.waits.draining and not response.prepared:
             response.force_close()
+        seconds = perf_counter() - began
+        statuses[response.status] += 1
+        # To look for the mark costs more than all of this; what was so short can be counted whatever it was.
+        if seconds < SHORT or UNTIMED not in request:
+            times[bisect_left(LATENCIES, seconds)] += 1
+            times[-1] += int(seconds * MICRO)
         return response
 
     return answer
@@ -65,6 +83,7 @@ def endpoint(services: Services, room: Room, route: Route) -> Handler:
 def no_endpoint(services: Services, rooms: Sequence[Room], fallback: Room) -> Handler:
     """The handler for paths and methods that no route has. ``fallback`` answers where no room's prefix fits."""
     find_room = _room_finder(rooms, fallback)
+    meters = {room.name: services.board.meters.room(room.name) for room in (*rooms, fallback)}
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
@@ -77,7 +96,9 @@ def no_endpoint(services: Services, rooms: Sequence[Room], fallback: Room) -> Ha
                 raise MethodNotAllowed(request.method, request.path, sorted(allowed))
             raise NoSuchEndpoint(f"there is no {request.method} {request.path}")
         except Exception as error:
-            response = _refuse(request, find_room(request.path), error)
+            room = find_room(request.path)
+            response = _refuse(request, room, error)
+            meters[room.name].statuses[response.status] += 1
         if services.waits.draining:
             response.force_close()
         return response
@@ -90,8 +111,9 @@ def _refuse(request: web.Request, room: Room, error: Exception) -> web.Response:
         # The client has left; there is nobody to answer, and nothing to log.
         return web.Response(status=CLIENT_LEFT)
     failure = _as_failure(request, error)
+    failure.request_id = request_id(request)
     response = room.refuse(failure)
-    response.headers.extend(headers(failure))
+    response.headers.extend({**headers(failure), REQUEST_ID_HEADER: failure.request_id})
     if request.body_exists and not request.content.is_eof():
         response.force_close()  # nobody will read the rest of the body
     return response
@@ -128,6 +150,5 @@ def _as_failure(request: web.Request, error: Exception) -> TaskServerError:
         return BadRequest(error.reason)
     if isinstance(error, (web.RequestPayloadError, HttpProcessingError)):
         return BadRequest("the body cannot be read: its encoding is broken")
-    failure = InternalError("internal error; the server's log has the details")
-    log.error("%s %s failed (%s)", request.method, request.path, failure.correlation_id, exc_info=error)
-    return failure
+    log.error("a handler failed", exc_info=error, extra={"fields": fields_of(request)})
+    return InternalError("internal error; the server's log has the details", {"request_id": request_id(request)})

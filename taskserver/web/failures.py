@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import uuid
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -64,16 +63,9 @@ class Unprocessable(TaskServerError):
 
 
 class InternalError(TaskServerError):
-    """A bug of ours; the log has the details.
-
-    They stand there under ``correlation_id``.
-    """
+    """A bug of ours; the log has the details, under the ``request_id``."""
 
     code = "internal_error"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.correlation_id = str(uuid.uuid4())
 
 
 _STATUS: dict[type[TaskServerError], HTTPStatus] = {

@@ -11,6 +11,7 @@ from taskserver.audience import Seat, Subject
 from taskserver.keys import Caller
 from taskserver.web.context import caller, services
 from taskserver.web.prepared import Head, Prepared, write_first, written
+from taskserver.web.requests import leave_untimed
 from taskserver.web.streaming import Part, write_part
 
 
@@ -68,6 +69,7 @@ async def wait_for_answer(
     for another reason. ``prepared.may_be_first`` must hold. ``sure``: nothing
     can have happened since the handler looked. Raises TooManyWaiters.
     """
+    leave_untimed(request)
     seat = AnswerSeat(caller(request), request)
     services(request).audiences.join(key, seat, subject)
     try:

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http import StreamWriter
 
 from taskserver.config import KIB, MIB
+from taskserver.web.requests import leave_untimed
 
 NO_STORE = {"Cache-Control": "no-store"}
 UNSENT_BYTES = 128 * KIB  # that the kernel takes for a reader; without a bound it takes megabytes for one that stopped
@@ -30,6 +31,7 @@ async def stream(
     sent. What fails later cuts the connection: the client must not take half an
     answer for a whole one.
     """
+    leave_untimed(request)
     first, loop = await anext(parts, b""), asyncio.get_running_loop()
     _bound_unsent(request)
     response = web.StreamResponse(headers={**headers, "Content-Type": content_type})

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import ClientTimeout, TCPConnector
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
+from taskserver.board import Board
 from taskserver.config import PARSER_LINE_LIMIT, Settings
 from taskserver.model import Scope
 from taskserver.store import Store
@@ -30,8 +31,9 @@ async def serve(
     async def start(settings: Settings) -> Api:
         folder = tmp_path / str(len(opened))
         folder.mkdir()
-        store = await open_store(await database_in(folder))
-        services = make_services(settings, store, await store.open_wakeup())
+        board = Board()
+        store = await open_store(await database_in(folder), meters=board.meters)
+        services = make_services(settings, store, await store.open_wakeup(), board=board)
         server = await aiohttp_server(
             make_app(services),
             shutdown_timeout=settings.timing.shutdown,

@@ -88,7 +88,7 @@ def test_clients_that_leave_are_nothing_to_log(server: Server) -> None:
         waiter.ask("GET", f"/v1/tasks/{task}?wait=20")
         server.get("/healthz")
     assert server.stop() == 0
-    assert server.log == ""
+    assert server.troubles == ""
 
 
 # --- racing ----------------------------------------------------------------------

@@ -177,7 +177,7 @@ def test_revoking_a_key_ends_its_waits(server: Server, measured: Measured) -> No
         assert server.get(f"/v1/tasks/{task}", key=key).json["code"] == 30
         server.post(f"/v1/tasks/{task}/output", "the second line\n")
         assert untouched.answer().json["output"] == ["the second line"]
-    assert server.log == ""  # nothing of this is the server's fault
+    assert server.troubles == ""  # nothing of this is the server's fault
 
 
 def test_revoking_a_key_ends_its_live_appends(server: Server, measured: Measured) -> None:

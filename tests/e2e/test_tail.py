@@ -145,7 +145,7 @@ def test_wait_ends_with_the_task_whatever_happens_to_the_server(taskserver: Comm
     server.start()
     task_id = server.new_task()
     with taskserver.start("wait", task_id) as wait, taskserver.start("wait", "--timeout", "60", task_id) as timed:
-        until(lambda: server.log.count(f"GET /v1/tasks/{task_id}?first=0&wait=0") == 2, "both having begun")
+        until(lambda: server.log.count(f"method=GET path=/v1/tasks/{task_id} status=200") == 2, "both having begun")
         server.post(f"/v1/tasks/{task_id}/output", lines(0, 10))
         taskserver.server.kill()
         taskserver.server.start()

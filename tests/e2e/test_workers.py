@@ -285,7 +285,7 @@ def test_an_interrupt_of_all_processes_stops_them_in_order(server: Server) -> No
         assert [wait.answer().status for wait in waits] == [200] * 4
         assert server.process.wait(EVENT_LIMIT) == 0
         assert not any(map(exists, workers))
-    assert server.log == ""
+    assert server.troubles == ""
 
 
 def test_a_worker_that_is_asked_to_end_answers_its_waits_first(server: Server) -> None:

@@ -14,6 +14,7 @@ from taskserver.audience import RELEASED_AT_ONCE, Audiences, Seat, Subject
 from taskserver.config import Limits, Timing
 from taskserver.errors import TaskNotFound, TooManyWaiters
 from taskserver.keys import Caller
+from taskserver.meters import Waiter
 from taskserver.model import ApiKey, Scope
 from taskserver.waiting import Waits
 from taskserver.wakeup import LocalWakeup
@@ -188,6 +189,26 @@ async def test_a_lost_wake_up_costs_time_only() -> None:
         for person in people:
             await person.woken()
             assert person.heard == ["end"]
+
+
+async def test_what_is_told_after_a_wake_up_is_counted_by_how_long_it_took() -> None:
+    theatre = Theatre(reread=0.02)
+    async with seated(theatre, 3) as people:
+        meters = theatre.waits.meters
+        assert meters.waiters.value(Waiter.POLL) == 3
+        theatre.act("one", "two")
+        await eventually(lambda: people[2].heard == ["one", "two"])
+        # The second one had no wake-up of its own: it was found because there was a first.
+        assert sum(meters.wakes.counts()) == 3
+        people[0].deaf = True
+        theatre.act("three")
+        await people[0].woken()
+        assert sum(meters.wakes.counts()) == 5
+        theatre.act("end", quietly=True)
+        await people[1].woken()
+        assert sum(meters.wakes.counts()) == 5, "nobody was late by a wake-up's time"
+        assert 0 < meters.wakes.sum() < LIMIT
+    assert meters.waiters.value(Waiter.POLL) == 0
 
 
 async def test_who_comes_while_the_audience_looks_is_told_too() -> None:

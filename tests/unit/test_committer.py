@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from taskserver.errors import Conflict, StoreFull, StoreUnavailable
+from taskserver.meters import Meters
 from taskserver.stores.sqlite import committer as committer_module
 from taskserver.stores.sqlite.committer import GroupCommitter
 
@@ -47,7 +48,8 @@ class Scene:
         connection.execute("CREATE TABLE note (number INTEGER CHECK (number < 1000))")
         self.groups: list[Sequence[int]] = []
         self.begun = 0
-        self.committer = GroupCommitter(connection, self._begin, self.report)
+        self.meters = Meters()
+        self.committer = GroupCommitter(connection, self._begin, self.report, self.meters)
 
     def _begin(self, connection: sqlite3.Connection) -> Notes:
         self.begun += 1
@@ -95,6 +97,8 @@ async def test_what_waits_is_committed_together_and_in_order(scene: Scene) -> No
     assert scene.stored() == list(range(100))
     # The one that held the thread, and one or two groups behind it.
     assert scene.begun <= 3
+    assert sum(scene.meters.groups.counts()) == sum(scene.meters.commits.counts()) == scene.begun
+    assert scene.meters.groups.sum() == 101
     assert [number for group in scene.groups for number in group] == list(range(100))
 
 
@@ -160,6 +164,8 @@ async def test_a_bug_in_one_operation_does_not_spoil_its_group(scene: Scene, cap
     assert scene.stored() == [1, 2]
     assert [number for group in scene.groups for number in group] == [1, 2]
     assert "ZeroDivisionError" in caplog.text
+    assert scene.meters.store_retries.value() == 1
+    assert scene.meters.store_errors.value() == 1
 
 
 async def test_a_failure_while_flushing_does_not_spoil_the_group(scene: Scene) -> None:

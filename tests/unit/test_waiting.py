@@ -10,6 +10,7 @@ import pytest
 from taskserver.config import Limits, Timing
 from taskserver.errors import BadCredential, TooManyWaiters
 from taskserver.keys import Caller
+from taskserver.meters import Waiter
 from taskserver.model import ApiKey, Scope
 from taskserver.waiting import Waits
 from taskserver.wakeup import LocalWakeup
@@ -106,6 +107,22 @@ class TestUntil:
         place.boil()
         assert await waiting == place.kettle.looks
         assert place.is_empty()
+
+    async def test_what_it_is_told_after_a_wake_up_is_counted(self) -> None:
+        place = Place(reread=0.01)
+        meters = place.waits.meters
+        waiting = await place.begin()
+        assert meters.waiters.value(Waiter.POLL) == 1
+        place.boil()
+        await waiting
+        assert meters.waiters.value(Waiter.POLL) == 0
+        assert sum(meters.wakes.counts()) == 1
+        place.kettle.boils = False
+        waiting = await place.begin()
+        place.kettle.boils = True  # it finds out by itself
+        await waiting
+        await place.until()  # there was nothing to wait for
+        assert sum(meters.wakes.counts()) == 1
 
     async def test_what_happens_during_a_look_is_not_missed(self) -> None:
         place = Place()

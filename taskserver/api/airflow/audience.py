@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 from taskserver.api.airflow.shapes import last_line
 from taskserver.audience import Subject
 from taskserver.dagmodel import Run
+from taskserver.meters import Waiter
 from taskserver.runs import run_topic
 from taskserver.web.context import Services
 from taskserver.web.seats import Told
@@ -32,6 +33,8 @@ class LineStream(web.StreamResponse):
 
 class RunEnd(Subject[Told]):
     """The end of a run, with the results of the same tasks."""
+
+    waiter = Waiter.RUN
 
     def __init__(self, core: Services, run_id: uuid.UUID, wanted: Selection) -> None:
         self.topic = run_topic(run_id)

@@ -16,6 +16,7 @@ from taskserver.api.airflow.schemas import LogPath, LogQuery
 from taskserver.api.airflow.shapes import log_events
 from taskserver.encoding import dumps
 from taskserver.errors import BadParameter, RunNotFound, TaskNotFound
+from taskserver.meters import Waiter
 from taskserver.model import Place, Task
 from taskserver.tasks import Page
 from taskserver.web.context import caller, services
@@ -66,7 +67,7 @@ async def _object(pages: AsyncGenerator[Page, None], token: str | None) -> Async
 
 async def _follow(request: web.Request, task: Task, first: int) -> web.StreamResponse:
     core = services(request)
-    pages = core.tasks.follow(caller(request), task.id, first, core.settings.timing.heartbeat)
+    pages = core.tasks.follow(caller(request), task.id, first, core.settings.timing.heartbeat, Waiter.LOG)
     headers = LIVE if task.finished else {**LIVE, CONTINUATION: _token(task, first)}
     async with aclosing(pages), aclosing(_lines(request, pages)) as parts:
         return await stream(request, parts, NDJSON, headers)

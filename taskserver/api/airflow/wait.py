@@ -14,6 +14,7 @@ from taskserver.api.airflow.shapes import state_line
 from taskserver.dagmodel import Run
 from taskserver.errors import Draining, TaskServerError
 from taskserver.web.context import caller, services
+from taskserver.web.requests import fields_of, leave_untimed
 from taskserver.web.seats import StreamSeat
 from taskserver.web.streaming import LIVE, abort
 from taskserver.web.validation import load_query
@@ -44,6 +45,7 @@ async def _wait(request: web.Request, run: Run, wanted: Selection, interval: flo
     core = services(request)
     if core.waits.draining:
         raise Draining("the server is shutting down")
+    leave_untimed(request)
     stream = LineStream(headers=LIVE)
     seat = StreamSeat(caller(request), request)
     core.audiences.join(("run", run.id, wanted), seat, partial(RunEnd, core, run.id, wanted))
@@ -57,7 +59,7 @@ async def _wait(request: web.Request, run: Run, wanted: Selection, interval: flo
         raise
     except Exception as error:  # the run or the key is gone, or the store has failed
         if not isinstance(error, TaskServerError):
-            log.error("a wait failed", exc_info=error)
+            log.error("a wait failed", exc_info=error, extra={"fields": fields_of(request)})
         abort(request)
         raise ConnectionResetError("the wait broke off") from None
     finally:

@@ -17,7 +17,7 @@ class Failure(AnswerSchema):
 
     detail = fields.Raw(required=True, metadata={"description": "a sentence, or the list of a 422"})
     error_code = fields.String()
-    correlation_id = fields.UUID()
+    correlation_id = fields.String()
     timestamp = fields.DateTime()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from aiohttp import web
@@ -21,7 +20,7 @@ from taskserver.model import Scope, now_us
 from taskserver.streams import SSE
 from taskserver.web import failures
 from taskserver.web.auth import api_key, known_api_key
-from taskserver.web.failures import InternalError, Unprocessable
+from taskserver.web.failures import Unprocessable
 from taskserver.web.rooms import API_KEY_SECURITY, Answer, Room, Route
 
 ROUTES = (
@@ -103,6 +102,6 @@ def refuse(error: TaskServerError) -> web.Response:
         shown["detail"] = error.faults
     else:
         shown["error_code"] = CODES.get(type(error), error.code)
-        shown["correlation_id"] = error.correlation_id if isinstance(error, InternalError) else str(uuid.uuid4())
+        shown["correlation_id"] = error.request_id
         shown["timestamp"] = isotime(now_us())
     return json_answer(shown, status=failures.status(error))

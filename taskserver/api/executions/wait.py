@@ -16,6 +16,7 @@ from taskserver.dagmodel import Run
 from taskserver.encoding import dumps
 from taskserver.errors import Draining
 from taskserver.web.context import caller, services
+from taskserver.web.requests import leave_untimed
 from taskserver.web.streaming import LIVE, stream
 from taskserver.web.validation import load_body
 
@@ -37,6 +38,7 @@ async def wait_execution(request: web.Request) -> web.StreamResponse:
     run = await find_execution(request)
     if run.finished:
         return json_answer(await _answer(request, run, began))
+    leave_untimed(request)
     heartbeat = services(request).settings.timing.heartbeat
     async with aclosing(services(request).runs.beats(caller(request), run.id, timeout, heartbeat)) as beats:
         run, over = await anext(beats)

@@ -10,7 +10,7 @@ from taskserver.api.tasks.answers import json_answer
 from taskserver.api.tasks.schemas import NewKeyBody
 from taskserver.encoding import isotime
 from taskserver.model import MICROSECONDS, ApiKey, Scope, now_us
-from taskserver.web.context import services
+from taskserver.web.context import actor, services
 from taskserver.web.params import body
 
 NEW_KEY = NewKeyBody()
@@ -25,6 +25,7 @@ async def create_key(request: web.Request) -> web.StreamResponse:
         [Scope(scope) for scope in wish["scopes"]],
         owner=wish["owner"],
         expires_at=None if lifetime is None else now_us() + lifetime * MICROSECONDS,
+        by=actor(request),
     )
     return json_answer({**_shown(key), "key": secret}, status=201)
 
@@ -38,7 +39,7 @@ async def revoke_key(request: web.Request) -> web.StreamResponse:
     """Revoke a key, named by its id or its name. A repeat by id changes nothing."""
     keys = services(request).keys
     key = await keys.find(request.match_info["id"])
-    return json_answer(_shown(await keys.revoke(key.id)))
+    return json_answer(_shown(await keys.revoke(key.id, actor(request))))
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from taskserver.tasks import check_first
 from taskserver.web.context import caller, services
 from taskserver.web.params import query
 from taskserver.web.prepared import Prepared, may_be_first
+from taskserver.web.requests import leave_untimed
 from taskserver.web.seats import StreamSeat, wait_for_answer
 from taskserver.web.streaming import LIVE, NO_STORE, stream
 
@@ -67,6 +68,7 @@ async def _json_page(request: web.Request, first: int, args: dict[str, Any]) -> 
             return told
         task = await core.tasks.wait_output(who, task_id, first, 0)
     elif wait:
+        leave_untimed(request)
         task = await core.tasks.wait_output(who, task_id, first, wait)
     return Prepared(head, await page_body(core, task, first, limit))
 

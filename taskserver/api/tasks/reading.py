@@ -17,6 +17,7 @@ from taskserver.tasks import check_first
 from taskserver.web.context import Services, caller, services
 from taskserver.web.params import query
 from taskserver.web.prepared import Head, Prepared, may_be_first
+from taskserver.web.requests import leave_untimed
 from taskserver.web.seats import wait_for_answer
 from taskserver.web.streaming import stream
 
@@ -39,6 +40,7 @@ async def get_task(request: web.Request) -> web.StreamResponse:
             return told
         task = await core.tasks.wait_end(who, task_id, first, 0)
     elif wait:
+        leave_untimed(request)
         task = await core.tasks.wait_end(who, task_id, first, wait)
     return await answer_task(request, task, first)
 

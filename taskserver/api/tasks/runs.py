@@ -15,6 +15,7 @@ from taskserver.errors import RunNotFound
 from taskserver.model import Place
 from taskserver.web.context import caller, services
 from taskserver.web.params import body, query
+from taskserver.web.requests import leave_untimed
 from taskserver.web.streaming import NO_STORE
 
 CLAIM_QUERY, CLAIM = ClaimQuery(), ClaimBody()
@@ -25,6 +26,8 @@ async def claim_run(request: web.Request) -> web.StreamResponse:
     """The run that is due longest, or 204 if there is none in time."""
     args = query(request, CLAIM_QUERY)
     wish = await body(request, CLAIM)
+    if args["wait"]:
+        leave_untimed(request)
     run = await services(request).runs.claim(caller(request), wish["dags"], wish["claim"], wish["lease"], args["wait"])
     if run is None:
         return web.Response(status=204, headers=NO_STORE)

@@ -9,6 +9,7 @@ from taskserver.api.tasks.answers import json_head
 from taskserver.audience import Subject
 from taskserver.encoding import TASK_TAIL, dumps, json_pieces, task_head
 from taskserver.errors import TaskNotFound
+from taskserver.meters import Waiter
 from taskserver.model import Chunk, Task
 from taskserver.streams import Encoder, portions
 from taskserver.tasks import end_topic, output_topic
@@ -55,6 +56,8 @@ class TaskOutput(Subject[bytes]):
 
 class Tail(Subject[Told]):
     """A task's lines as they come, for those who follow them in one format and have all of them so far."""
+
+    waiter = Waiter.STREAM
 
     def __init__(self, core: Services, task: Task, encoder: Encoder) -> None:
         self.topic = output_topic(task.id)

@@ -20,10 +20,12 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from taskserver.config import MIB
 from taskserver.errors import StoreUnavailable, TaskServerError
+from taskserver.meters import Meters
 from taskserver.stores.postgres.failures import Conflicts, Everybodys, Lost, OutcomeUnknown, as_answer, describe
 
 log = logging.getLogger(__name__)
@@ -102,6 +104,7 @@ class GroupCommitter:
         *,
         min_beside: int = MIN_BESIDE,
         patience: float = PATIENCE,
+        meters: Meters | None = None,
     ) -> None:
         self._transact = transact
         self._report = report
@@ -116,6 +119,7 @@ class GroupCommitter:
         self._pumping = False
         self._late: asyncio.TimerHandle | None = None
         self._patience = patience
+        self._meters = meters or Meters()
         self._looking: asyncio.TimerHandle | None = None
 
     def submit(self, operation: Operation, *, direct: bool = False) -> asyncio.Future[Any]:
@@ -149,14 +153,20 @@ class GroupCommitter:
         self._looking = None
         latest = self._loop.time() - self._patience
         while self._queue and self._queue[0].asked < latest:
-            _refuse(self._queue.popleft(), "nothing was stored")
+            self._refuse(self._queue.popleft(), "nothing was stored")
         for jobs in self._groups.values():
             for job in jobs:
                 if job.asked < latest:
-                    _refuse(job, "it is not known whether this was stored")
+                    self._refuse(job, "it is not known whether this was stored")
         self._pump()  # what waited behind those that were dropped may begin beside those that hang
         if self._queue or self._groups:
             self._looking = self._loop.call_later(min(LOOK, self._patience), self._look_for_late)
+
+    def _refuse(self, job: Job, what_is_known: str) -> None:
+        if not job.future.done():
+            late = StoreUnavailable(f"the database takes too long; {what_is_known}")
+            self._meters.store_failed(late)
+            job.future.set_exception(late)
 
     # --- groups --------------------------------------------------------------------
 
@@ -231,6 +241,7 @@ class GroupCommitter:
 
     async def _commit_directly(self, jobs: list[Job]) -> tuple[list[Any], list[Job]]:
         """Do the jobs directly; return the changes, and the jobs that have to be run in a transaction."""
+        began = perf_counter()
         try:
             changes, again = await self._direct(jobs)
         except OutcomeUnknown as error:
@@ -238,8 +249,11 @@ class GroupCommitter:
                 job.error = as_answer(error)
             return [], []
         except Exception as error:  # nothing was done: the transaction does it, or tells whose fault it is
+            self._meters.store_retries.add()
             log.info("a group is tried again: %s", describe(error))
             changes, again = [], jobs
+        if len(again) < len(jobs):
+            self._meters.committed(len(jobs) - len(again), perf_counter() - began)
         for job in again:
             job.direct = False
         return changes, again
@@ -276,12 +290,16 @@ class GroupCommitter:
             for job in jobs:
                 job.result = job.error = None
             try:
-                return await self._transact(jobs, self._alone)
+                began = perf_counter()
+                changes = await self._transact(jobs, self._alone)
+                self._meters.committed(len(jobs), perf_counter() - began)
+                return changes
             except (*Conflicts, *Lost) as error:
                 last_loss = isinstance(error, Lost) and attempt > 0  # a second connection is lost too: tell it
                 if last_loss or attempt + 1 == ATTEMPTS:
                     raise
-                log.info("a transaction is tried again: %s", error)
+                self._meters.store_retries.add()
+                log.info("a transaction is tried again: %s", describe(error))
             await asyncio.sleep(PAUSE * 2**attempt * (0.5 + random.random()))  # noqa: S311 - nothing secret
         raise AssertionError("unreachable")
 
@@ -297,11 +315,8 @@ class GroupCommitter:
             if job in left or job.future.done():  # its caller has left
                 continue
             if job.error is not None:
+                if isinstance(job.error, StoreUnavailable):
+                    self._meters.store_failed(job.error)
                 job.future.set_exception(job.error)
             else:
                 job.future.set_result(job.result)
-
-
-def _refuse(job: Job, what_is_known: str) -> None:
-    if not job.future.done():
-        job.future.set_exception(StoreUnavailable(f"the database takes too long; {what_is_known}"))

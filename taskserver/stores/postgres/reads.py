@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 from taskserver.encoding import cut
-from taskserver.errors import TaskServerError
+from taskserver.errors import StoreUnavailable, TaskServerError
+from taskserver.meters import Meters
 from taskserver.model import Chunk
 from taskserver.stores.postgres.connect import Pool, borrowed
 from taskserver.stores.postgres.failures import as_answer
@@ -26,8 +27,9 @@ MAX_HEADS = 200  # tasks read with one statement: each may have a result of a me
 class Readers:
     """Connections that only read."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, meters: Meters | None = None) -> None:
         self._pool = pool
+        self._meters = meters or Meters()
 
     async def query(self, sql: str, *arguments: Any, timeout: float | None = None) -> Sequence[Row]:
         """The rows of a query; none where it looks for a text that cannot be stored. Raises StoreUnavailable."""
@@ -37,7 +39,7 @@ class Readers:
             async with borrowed(self._pool) as connection:
                 return await connection.fetch(sql, *arguments, timeout=timeout)
         except Exception as error:
-            raise as_answer(error) from error
+            raise self._failed(error) from error
 
     async def snapshot(self, *queries: tuple[str, Sequence[Any]]) -> list[Sequence[Row]]:
         """The rows of several queries, all of one moment. Raises StoreUnavailable."""
@@ -48,7 +50,13 @@ class Readers:
             ):
                 return [await connection.fetch(sql, *arguments) for sql, arguments in queries]
         except Exception as error:
-            raise as_answer(error) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> TaskServerError:
+        answer = as_answer(error)
+        if isinstance(answer, StoreUnavailable):
+            self._meters.store_failed(answer)
+        return answer
 
     async def chunks(self, log: int, first: int, end: int, max_bytes: int) -> list[Chunk]:
         """See ``Store.read``."""

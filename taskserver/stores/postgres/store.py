@@ -24,7 +24,8 @@ from taskserver.errors import (
     TaskNotFound,
     TaskServerError,
 )
-from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
+from taskserver.meters import Meters
+from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter, TaskState
 from taskserver.store import AnyChange, Appended, Ended, Listener, Store
 from taskserver.stores.postgres.committer import LANES, GroupCommitter, Job
 from taskserver.stores.postgres.connect import Address, Pool, transaction
@@ -63,13 +64,13 @@ _RUNS = f"SELECT id, {RUN_COLUMNS} FROM run WHERE id = ANY($1)"
 class PostgresStore(Store):
     """See ``Store``. Open it with ``open``; it belongs to the event loop that did."""
 
-    def __init__(self, address: Address, namespace: str, writers: Pool, readers: Pool) -> None:
+    def __init__(self, address: Address, namespace: str, writers: Pool, readers: Pool, meters: Meters | None) -> None:
         self._address = address
         self._namespace = namespace
         self._loop = asyncio.get_running_loop()
         self._writers = writers
         self._readers = readers
-        self._reader = Readers(readers)
+        self._reader = Readers(readers, meters)
         self._tasks = Heads(self._reader, _TASKS, task_from_row, _no_task)
         self._runs = Heads(self._reader, _RUNS, run_from_row, _no_run)
         self._pulse = Pulse(self._reader)
@@ -80,16 +81,16 @@ class PostgresStore(Store):
         # only a transaction holds it.
         self._has_direct = address.statement_cache_size > 0
         direct = DirectAppends(writers, self._remembered)
-        self._committer = GroupCommitter(self._transact, self._report, direct.run)
+        self._committer = GroupCommitter(self._transact, self._report, direct.run, meters=meters)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, url: str, *, create: bool = True) -> PostgresStore:
+    async def open(cls, url: str, *, create: bool = True, meters: Meters | None = None) -> PostgresStore:
         """Connect to the database, and make or migrate its schema. Raises StoreOpenError; see ``open_store``."""
         address = Address.parse(url)
         namespace = await migrate(address, create=create)
         writers = await address.open_pool(LANES + 2)  # for the sealer, and for retention
-        store = cls(address, namespace, writers, await address.open_pool(READERS))
+        store = cls(address, namespace, writers, await address.open_pool(READERS), meters)
         try:
             store._revocations = await Revocations.open(store._reader, store._report)
         except StoreUnavailable as error:
@@ -158,6 +159,12 @@ class PostgresStore(Store):
         sql = f"SELECT {TASK_COLUMNS} FROM task{clause} ORDER BY log DESC LIMIT $1"
         rows = await self._reader.query(sql, limit, *(value for _, value in conditions))
         return [task_from_row(row) for row in rows]
+
+    async def count_live_tasks(self) -> dict[TaskState, int]:
+        sql = "SELECT (SELECT count(*) FROM task WHERE state = $1), (SELECT count(*) FROM task WHERE state = $2)"
+        live = (TaskState.QUEUED, TaskState.RUNNING)
+        ((queued, running),) = await self._reader.query(sql, *(state.value for state in live))
+        return dict(zip(live, (queued, running), strict=True))
 
     async def append(
         self,

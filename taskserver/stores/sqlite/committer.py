@@ -15,9 +15,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from taskserver.errors import StoreFull, StoreUnavailable, TaskServerError
+from taskserver.meters import Meters
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +75,12 @@ class GroupCommitter:
         connection: sqlite3.Connection,
         begin: Callable[[sqlite3.Connection], Transaction],
         report: Callable[[Sequence[Any]], None],
+        meters: Meters | None = None,
     ) -> None:
         self._connection = connection
         self._begin = begin
         self._report = report
+        self._meters = meters or Meters()
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
@@ -140,10 +144,11 @@ class GroupCommitter:
                 for job in jobs:
                     job.error = _as_answer(error)
                 return []
+            self._meters.store_retries.add()
             return [change for job in jobs for change in self._commit([job])]
 
     def _transact(self, jobs: list[_Job]) -> Sequence[Any]:
-        connection = self._connection
+        connection, began = self._connection, perf_counter()
         try:
             connection.execute("BEGIN IMMEDIATE")
             transaction = self._begin(connection)
@@ -155,6 +160,7 @@ class GroupCommitter:
                     job.error = error
             transaction.flush()
             connection.execute("COMMIT")
+            self._meters.committed(len(jobs), perf_counter() - began)
             return transaction.committed()
         except BaseException:
             if connection.in_transaction:
@@ -170,6 +176,8 @@ class GroupCommitter:
             except Exception:  # a bug of the listener's must not leave the callers waiting: their changes are durable
                 log.exception("the report of a commit failed")
         for job in jobs:
+            if job.error is not None and isinstance(job.error, StoreUnavailable):
+                self._meters.store_failed(job.error)
             if job.reply.done():  # its caller has left
                 continue
             if job.error is not None:

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import aiosqlite
 
 from taskserver.errors import StoreUnavailable
+from taskserver.meters import Meters
 from taskserver.stores.rows import Row
 from taskserver.stores.sqlite.file import reader_uri
 
@@ -29,8 +30,11 @@ T = TypeVar("T")
 class Readers:
     """Connections to a database file that a process which commits has open. Open them with ``open``."""
 
-    def __init__(self, connections: Sequence[aiosqlite.Connection], idle: Sequence[sqlite3.Connection]) -> None:
+    def __init__(
+        self, connections: Sequence[aiosqlite.Connection], idle: Sequence[sqlite3.Connection], meters: Meters
+    ) -> None:
         self._connections = connections
+        self._meters = meters
         self._next = itertools.cycle(connections)
         self._threads = ThreadPoolExecutor(len(idle), "taskserver-reader")
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
@@ -38,7 +42,7 @@ class Readers:
             self._idle.put(connection)
 
     @classmethod
-    async def open(cls, path: str) -> Readers:
+    async def open(cls, path: str, meters: Meters | None = None) -> Readers:
         """Open the connections."""
         uri = reader_uri(Path(path))
         connections = [await aiosqlite.connect(uri, uri=True, isolation_level=None) for _ in range(READERS)]
@@ -46,25 +50,25 @@ class Readers:
         idle = [
             sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False) for _ in range(PAGE_READERS)
         ]
-        return cls(connections, idle)
+        return cls(connections, idle, meters or Meters())
 
     async def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
         """All rows of a query. Raises StoreUnavailable."""
         try:
             return list(await next(self._next).execute_fetchall(sql, arguments))
         except (sqlite3.Error, ValueError) as error:  # ValueError: aiosqlite's word for a closed connection
-            raise _failed(error) from error
+            raise self._failed(error) from error
 
     async def run(self, read: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What ``read`` returns, which is run in a thread with a connection of its own. Raises StoreUnavailable."""
         try:
             reading = self._threads.submit(self._read, lambda connection: read(connection, *args, **kwargs))
         except RuntimeError as error:  # its word for being closed
-            raise _failed(error) from error
+            raise self._failed(error) from error
         try:
             return await asyncio.wrap_future(reading)
         except sqlite3.Error as error:
-            raise _failed(error) from error
+            raise self._failed(error) from error
 
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._idle.get_nowait()  # there are as many as threads
@@ -81,6 +85,7 @@ class Readers:
         while not self._idle.empty():
             self._idle.get_nowait().close()
 
-
-def _failed(error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"the database failed: {error}")
+    def _failed(self, error: Exception) -> StoreUnavailable:
+        failure = StoreUnavailable(f"the database failed: {error}")
+        self._meters.store_failed(failure)
+        return failure

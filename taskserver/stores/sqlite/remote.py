@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from taskserver.config import KIB
 from taskserver.errors import StoreUnavailable
+from taskserver.meters import Meters
 from taskserver.store import AnyChange, Invitation, Listener
 from taskserver.stores.sqlite.readers import Readers
 from taskserver.stores.sqlite.store import SqliteStore
@@ -185,12 +186,14 @@ class JoinedStore(SqliteStore):
         self._count = count
 
     @classmethod
-    async def join(cls, path: str, invitation: Invitation, lost: Callable[[], None]) -> JoinedStore:
+    async def join(
+        cls, path: str, invitation: Invitation, lost: Callable[[], None], meters: Meters | None = None
+    ) -> JoinedStore:
         """Join the store at ``path``; see ``join_store``."""
         link, count = invitation.descriptors
         commits = CommitCount(count)
         committer = await RemoteCommitter.join(socket.socket(fileno=link), commits, lost)
-        return cls(await Readers.open(path), committer, commits)
+        return cls(await Readers.open(path, meters), committer, commits)
 
     @property
     def behind(self) -> bool:

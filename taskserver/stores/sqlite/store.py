@@ -17,7 +17,8 @@ from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
 from taskserver.encoding import dumps
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, TaskNotFound
-from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
+from taskserver.meters import Meters
+from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter, TaskState
 from taskserver.store import AnyChange, Appended, Ended, Listener, Store
 from taskserver.stores.rows import DAG_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, Row, key_from_row
 from taskserver.stores.sqlite.committer import GroupCommitter
@@ -69,13 +70,15 @@ class SqliteStore(Store):
         self._committer = connect(self._report)
 
     @classmethod
-    async def open(cls: type[S], path: str, *, synchronous: str = "full", create: bool = True) -> S:
+    async def open(
+        cls: type[S], path: str, *, synchronous: str = "full", create: bool = True, meters: Meters | None = None
+    ) -> S:
         """Open, create or migrate the database file. Raises StoreOpenError; see ``open_store``."""
         file = DatabaseFile(path, synchronous, create=create)
         writer = await asyncio.to_thread(file.open)
-        readers = await Readers.open(path)
+        readers = await Readers.open(path, meters)
         begin = partial(SqliteTransaction, heads=Heads())
-        return cls(readers, lambda report: GroupCommitter(writer, begin, report), file)
+        return cls(readers, lambda report: GroupCommitter(writer, begin, report, meters), file)
 
     def listen(self, listener: Listener) -> None:
         self._listener = listener
@@ -114,6 +117,13 @@ class SqliteStore(Store):
         sql = f"SELECT {TASK_COLUMNS} FROM task{clause} ORDER BY log DESC LIMIT ?"
         rows = await self._query(sql, (*(value for _, value in conditions), limit))
         return [task_from_row(row) for row in rows]
+
+    async def count_live_tasks(self) -> dict[TaskState, int]:
+        live = (TaskState.QUEUED, TaskState.RUNNING)
+        counts = dict.fromkeys(live, 0)
+        sql = "SELECT state, count(*) FROM task WHERE state IN (?, ?) GROUP BY state"
+        counts.update((TaskState(state), count) for state, count in await self._query(sql, [s.value for s in live]))
+        return counts
 
     async def append(
         self,

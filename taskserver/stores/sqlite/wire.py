@@ -19,13 +19,13 @@ import operator
 import os
 import pickle
 import struct
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
 from taskserver.dagmodel import NewRun, Run
 from taskserver.model import Chunk, Lines, NewTask, Outcome, Place, Task
+from taskserver.sharedmemory import shared_memory
 from taskserver.store import AnyChange, Appended, Change, RunChange
 from taskserver.stores.sqlite.transaction import Operation
 
@@ -104,7 +104,7 @@ class CommitCount:
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._mine = descriptor is None
-        self.descriptor = _shared_memory() if descriptor is None else descriptor
+        self.descriptor = shared_memory("taskserver-commits", _LENGTH.size) if descriptor is None else descriptor
         self._memory = mmap.mmap(self.descriptor, _LENGTH.size)
         self._cell = memoryview(self._memory).cast("Q")
 
@@ -126,13 +126,3 @@ class CommitCount:
             self._memory.close()
             if self._mine:
                 os.close(self.descriptor)
-
-
-def _shared_memory() -> int:
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("taskserver-commits")
-    else:  # macOS
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.truncate(descriptor, _LENGTH.size)
-    return descriptor

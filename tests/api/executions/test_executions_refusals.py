@@ -84,8 +84,13 @@ async def test_a_bug_of_ours_stands_in_the_log_under_its_correlation_id(
         answer = await api.ask("POST", "", body={"config_id": "00000000-0000-0000-0000-000000000000"})
     refused(answer, 500, "internal_error")
     assert b"moon" not in answer.body
-    assert answer.json["correlation_id"] in caplog.text
+    assert [record.fields["request_id"] for record in caplog.records] == [answer.json["correlation_id"]]  # type: ignore[attr-defined]
     assert "wrong phase" in caplog.text
+
+
+async def test_a_request_id_of_the_clients_is_the_correlation_id(api: Api) -> None:
+    answer = await api.ask("GET", "/x", headers={"X-Request-ID": "proxy-7:1"})
+    assert answer.json["correlation_id"] == answer.headers["X-Request-ID"] == "proxy-7:1"
 
 
 @pytest.mark.parametrize(
