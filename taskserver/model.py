@@ -234,7 +234,7 @@ def new_id() -> str:
 
 def check_output_room(last: int, count: int, limit: int) -> None:
     """Raise OutputFull if an output of ``last`` lines must not get ``count`` more."""
-    if last + count > limit:
+    if count and last + count > limit:
         message = f"the output has {last} lines of at most {limit}: there is no room for {count} more"
         raise OutputFull(message, {"last": last, "limit": limit})
 
