@@ -63,7 +63,7 @@ def check_running(task: Task) -> None:
 def check_room(task: Task, last: int, lines: Lines, limit: int) -> None:
     """Raise TaskFinished, or OutputFull if the output, which ends at ``last``, would have more than ``limit`` lines."""
     check_running(task)
-    if last + lines.count > limit:
+    if lines.count and last + lines.count > limit:
         message = f"the output has {last} lines of at most {limit}: there is no room for {lines.count} more"
         raise OutputFull(message, {"last": last, "limit": limit})
 

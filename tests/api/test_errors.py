@@ -8,10 +8,11 @@ from collections.abc import Iterable
 import pytest
 
 from taskserver.api.tasks.routes import ROUTES
-from taskserver.config import MAX_HEADER_LENGTH, MAX_URL_LENGTH
+from taskserver.config import MAX_HEADER_LENGTH, MAX_URL_LENGTH, Limits, Settings
 from taskserver.errors import StoreFull, StoreUnavailable
 from taskserver.model import Scope
 from taskserver.web.rooms import Route
+from tests.api.conftest import Serve
 from tests.api.conversation import CONNECT, JSON, V1, Answer, Api, refused
 from tests.eventually import eventually
 
@@ -52,7 +53,8 @@ class TestCredentials:
                 refused(answer, 401, 24, "Authorization")
                 assert api.key not in answer.text
 
-    async def test_a_wrong_one_is_refused(self, admin: Api) -> None:
+    async def test_a_wrong_one_is_refused(self, serve: Serve) -> None:
+        admin = await serve(Settings(limits=Limits(failed_sign_ins=None)))
         task_id = await admin.create()
         gone, secret = await admin.services.keys.issue("gone", [Scope.ADMIN])
         await admin.services.keys.revoke(gone.id)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
-from taskserver.errors import AppendConflict, TaskFinished, TaskNotFound
+from taskserver.errors import AppendConflict, OutputFull, TaskFinished, TaskNotFound
 from taskserver.model import Outcome, Stream, Task, TaskState
 from taskserver.store import Appended, Store
 from tests.contract.helpers import FAILURE, NOW, SECOND, SUCCESS, Recorder, create, finished, lines, sides, texts
@@ -337,3 +338,40 @@ class TestRepeatedFinish:
             with pytest.raises(TaskFinished):
                 await store.finish(task_id, SUCCESS, NOW, lines("late"))
             assert await output(store, task_id) == []
+
+
+class TestLimit:
+    async def test_lines_beyond_it_are_refused_as_a_whole(self, store: Store) -> None:
+        await create(store)
+        assert await store.append("build", lines("a", "b"), None, NOW, 4) == Appended(0, 2)
+        with pytest.raises(OutputFull) as refused:
+            await store.append("build", lines("c", "d", "e"), 2, NOW, 4)
+        assert refused.value.payload == {"last": 2, "limit": 4}
+        assert await store.append("build", lines("c", "d"), 2, NOW, 4) == Appended(2, 4)
+        with pytest.raises(OutputFull):
+            await store.append("build", lines("e"), None, NOW, 4)
+        assert await output(store) == ["a", "b", "c", "d"]
+
+    async def test_of_many_at_once_as_many_are_taken_as_there_is_room_for(self, store: Store) -> None:
+        await create(store)
+        appends = [store.append("build", lines(str(number)), None, NOW, 7) for number in range(20)]
+        done = await asyncio.gather(*appends, return_exceptions=True)
+        assert sum(isinstance(one, Appended) for one in done) == 7
+        assert {type(one) for one in done} == {Appended, OutputFull}
+        assert len(await output(store)) == 7
+
+    async def test_what_stands_and_signs_of_life_need_no_room(self, store: Store) -> None:
+        await create(store)
+        await store.append("build", lines("a", "b", "c"), None, NOW)
+        assert await store.append("build", lines("b", "c"), 1, NOW, 2) == Appended(1, 3)
+        assert await store.append("build", lines(), 3, NOW, 2) == Appended(3, 3)
+
+    async def test_an_end_that_brings_too_many_leaves_the_task_running(self, store: Store) -> None:
+        await create(store)
+        await store.append("build", lines("a"), None, NOW)
+        with pytest.raises(OutputFull):
+            await store.finish("build", SUCCESS, NOW, lines("b", "c"), None, 2)
+        task = await store.get_task("build")
+        assert (task.state, task.last) == (TaskState.RUNNING, 1)
+        assert (await store.finish("build", SUCCESS, NOW, lines("b"), None, 2)).last == 2
+        assert (await store.finish("build", SUCCESS, NOW, lines("b"), None, 2)).last == 2

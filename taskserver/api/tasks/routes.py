@@ -17,7 +17,7 @@ OUTPUT = (
 APPENDED = (Answer(schema=described.Appended()),)
 LINE_TYPES = (ingest.TEXT, ingest.NDJSON)
 READ_FAILS = (errors.TaskNotFound, errors.FirstBeyondOutput, errors.TooManyWaiters)
-APPEND_FAILS = (errors.TaskNotFound, errors.TaskFinished, errors.AppendConflict)
+APPEND_FAILS = (errors.TaskNotFound, errors.TaskFinished, errors.AppendConflict, errors.OutputFull)
 CLAIM_FAILS = (errors.RunNotFound, errors.RunFinished, errors.RunClaimed)
 
 ROUTES = (
