@@ -139,7 +139,7 @@ class Audience(Generic[N]):
 
     def add(self, seat: Seat[N]) -> None:
         """Give somebody a seat. Raises TooManyWaiters."""
-        self._waits.enter()
+        self._waits.enter(seat.caller)
         seat.take(self)
         self._seats[seat] = None
         seats = self._callers[seat.caller] = self._callers.get(seat.caller, 0) + 1
@@ -150,7 +150,7 @@ class Audience(Generic[N]):
 
     def discard(self, seat: Seat[N]) -> None:
         """Called by a seat that is given up."""
-        self._waits.leave()
+        self._waits.leave(seat.caller)
         del self._seats[seat]
         self._callers[seat.caller] -= 1
         if not self._callers[seat.caller]:
@@ -275,7 +275,7 @@ class Audiences:
         """
         audience = self._open.get(key)
         if audience is None:
-            self._waits.check_room()
+            self._waits.check_room(seat.caller)
 
             def closed(which: Audience[N]) -> None:
                 if self._open.get(key) is which:

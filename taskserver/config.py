@@ -6,7 +6,9 @@ Sizes are bytes, times are seconds, unless the name says otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -43,6 +45,10 @@ MAX_URL_LENGTH = 8 * KIB  # what nginx and most proxies accept
 MAX_HEADER_LENGTH = 16 * KIB  # one field, Authorization included
 PARSER_LINE_LIMIT = 64 * KIB  # the parser's own bound: above ours, so that we answer in the room's shape
 
+DEFAULT_WAITERS = 20_000  # some 10 KiB each
+DEFAULT_FAILED_SIGN_INS = 30  # a minute: no person reaches it, and a script that goes on with a wrong key does
+MAX_OUTPUT_RESERVE = 1000  # lines: what a person reads of an end
+
 LISTEN_BACKLOG = 4096  # aiohttp's 128 drops connections when thousands of clients come at once
 
 
@@ -56,8 +62,43 @@ class Limits:
     """A request body that is read at once. A chunked (live) body has no bound."""
     result_bytes: int = 1 * MIB
     """A task's result, a run's conf or metadata as JSON: it is kept in the row and in every answer."""
-    waiters: int = 20_000
-    """Requests that may wait at the same time in one process."""
+    waiters: int = DEFAULT_WAITERS
+    """Requests that may wait at the same time."""
+    waiters_per_key: int | None = None
+    """The same with one key; None for no bound of its own: behind a dashboard thousands may share a key."""
+    rate: float | None = None
+    """Requests per second; None for no bound. Off by default: `posit-sdk` and Airflow's client give up at a 429."""
+    rate_per_key: float | None = None
+    """The same with one key."""
+    failed_sign_ins: int | None = DEFAULT_FAILED_SIGN_INS
+    """Wrong keys per minute that an address may show before it is told to come back later; None for no bound."""
+    output_lines: int = MAX_LINE_NUMBER
+    """Lines of one task's output, `output_reserve` included."""
+
+    @property
+    def output_reserve(self) -> int:
+        """So many of the `output_lines` are for the lines that come last: a mark of what was left out, and an end."""
+        return min(MAX_OUTPUT_RESERVE, math.ceil(self.output_lines / 4))
+
+    def share(self, processes: int) -> Limits:
+        """The bounds of one of several processes that answer in turn, so that together they keep these.
+
+        Rounded up: nobody has none.
+        """
+        if processes == 1:
+            return self
+
+        def whole(bound: int | None) -> int | None:
+            return None if bound is None else math.ceil(bound / processes)
+
+        return replace(
+            self,
+            waiters=math.ceil(self.waiters / processes),
+            waiters_per_key=whole(self.waiters_per_key),
+            rate=None if self.rate is None else self.rate / processes,
+            rate_per_key=None if self.rate_per_key is None else self.rate_per_key / processes,
+            failed_sign_ins=whole(self.failed_sign_ins),
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +154,14 @@ class Settings:
     """Seconds after which finished tasks and runs are removed; None: never."""
     workers: int = DEFAULT_WORKERS
     """Processes that answer requests. The first one commits for all."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Whose word counts about where a request comes from (see ``web.addresses``)."""
+    tls_cert: str | None = None
+    """A PEM file with the certificate and those between it and its authority; None: no TLS."""
+    tls_key: str | None = None
+    """A PEM file with the private key; None: it is in the other file."""
+    cors_origins: tuple[str, ...] = ()
+    """Whose pages' scripts may read the answers (see ``web.cors``); ``*`` means everybody's."""
     limits: Limits = field(default_factory=Limits)
     timing: Timing = field(default_factory=Timing)
     memory: Memory = field(default_factory=Memory)

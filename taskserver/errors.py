@@ -64,6 +64,12 @@ class TooLarge(TaskServerError):
     code = "too_large"
 
 
+class OutputFull(TooLarge):
+    """The task's output would have more lines than it may; nothing of these was stored."""
+
+    code = "output_full"
+
+
 # --- who is asking -------------------------------------------------------------
 
 
@@ -206,9 +212,24 @@ class BackupExists(Conflict):
 
 
 class TooManyWaiters(TaskServerError):
-    """The limit of open waits is reached."""
+    """The limit of open waits is reached, of all or of this key."""
 
     code = "too_many_waiters"
+
+
+class TooManyRequests(TaskServerError):
+    """There were more requests than the limit allows, of all or with this key.
+
+    ``payload`` has the seconds until there may be another one: ``{"retry_after": 0.25}``.
+    """
+
+    code = "too_many_requests"
+
+
+class TooManySignIns(TooManyRequests):
+    """The credential is not valid, and too many others from this address were not valid either."""
+
+    code = "too_many_sign_ins"
 
 
 class Draining(TaskServerError):

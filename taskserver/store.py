@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
 
@@ -145,7 +146,9 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:
+    async def append(
+        self, task_id: str, lines: Lines, first: int | None, now: int, limit: int = MAX_LINE_NUMBER
+    ) -> Appended:
         """Add lines to the end of a task's output; renew its lease; a queued task becomes running.
 
         With ``first == last`` (or without ``first``) the lines are added. If
@@ -153,18 +156,25 @@ class Store(abc.ABC):
         answer is as it was, also on a finished task.
 
         Raises TaskNotFound; TaskFinished if the task has ended; AppendConflict
-        with the true ``last`` if ``first`` is anywhere else.
+        with the true ``last`` if ``first`` is anywhere else; OutputFull if there
+        would be more than ``limit`` lines (``stores/taskrules``).
         """
 
     @abc.abstractmethod
     async def finish(
-        self, task_id: str, outcome: Outcome, now: int, lines: Lines | None = None, first: int | None = None
+        self,
+        task_id: str,
+        outcome: Outcome,
+        now: int,
+        lines: Lines | None = None,
+        first: int | None = None,
+        limit: int = MAX_LINE_NUMBER,
     ) -> Task:
         """End a task and, in the same commit, append the last lines.
 
         Finishing twice with the same outcome and lines succeeds and changes
         nothing. Raises TaskNotFound; TaskFinished if it has ended otherwise;
-        AppendConflict as ``append`` does.
+        AppendConflict and OutputFull as ``append`` does.
         """
 
     @abc.abstractmethod

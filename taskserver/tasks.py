@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from taskserver.config import Settings
-from taskserver.errors import FirstBeyondOutput, TaskNotFound, TooLarge
+from taskserver.errors import FirstBeyondOutput, OutputFull, TaskNotFound, TooLarge
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
 from taskserver.model import (
@@ -83,10 +83,20 @@ class Tasks:
         new = NewTask(task_id or new_id(), caller.owner, name, lease_us, labels or {})
         return await self._store.create_task(new, self._clock())
 
-    async def append(self, caller: Caller, task_id: str, lines: Lines, first: int | None = None) -> Appended:
-        """Add lines to a task's output; see ``Store.append`` for repeats and errors."""
+    async def append(
+        self, caller: Caller, task_id: str, lines: Lines, first: int | None = None, *, closing: bool = False
+    ) -> Appended:
+        """Add lines to a task's output; see ``Store.append`` for repeats and errors.
+
+        ``closing``: they are the end of what was too much (OutputFull), for which room is reserved.
+        """
         await self.own(caller, task_id)
-        return await self._store.append(task_id, lines, first, self._clock())
+        reserve = 0 if closing else self._limits.output_reserve
+        try:
+            return await self._store.append(task_id, lines, first, self._clock(), self._limits.output_lines - reserve)
+        except OutputFull as full:
+            full.payload = {**(full.payload or {}), "reserve": reserve}
+            raise
 
     async def finish(
         self,
@@ -96,7 +106,7 @@ class Tasks:
         lines: Lines | None = None,
         first: int | None = None,
     ) -> Task:
-        """End a task, with its last lines in the same commit; see ``Store.finish``.
+        """End a task, with its last lines in the same commit; see ``Store.finish``. They may use what is reserved.
 
         A code other than 0 without an error gets a default text.
         """
@@ -104,7 +114,7 @@ class Tasks:
         if outcome.result is not None and len(outcome.result) > self._limits.result_bytes:
             raise TooLarge(f"result: larger than {self._limits.result_bytes} bytes of JSON")
         outcome = Outcome(outcome.code, outcome.error or default_error(outcome.code), outcome.result)
-        return await self._store.finish(task_id, outcome, self._clock(), lines, first)
+        return await self._store.finish(task_id, outcome, self._clock(), lines, first, self._limits.output_lines)
 
     async def heartbeat(self, caller: Caller, task_id: str) -> Task:
         """Renew a task's lease. Raises TaskFinished if it has ended."""

@@ -63,6 +63,7 @@ class Waits:
         self._timing = timing
         self._draining = False
         self._count = 0
+        self._by_key: dict[str, int] = {}  # of keys that wait
 
     @property
     def draining(self) -> bool:
@@ -90,26 +91,35 @@ class Waits:
 
         Raises TooManyWaiters.
         """
-        self.enter()
+        self.enter(caller)
         try:
             with self.subscribe(topic, caller.topic) as subscription:
                 yield Wait(self, caller, subscription, self.reread)
         finally:
-            self.leave()
+            self.leave(caller)
 
-    def enter(self) -> None:
+    def enter(self, caller: Caller) -> None:
         """Take a place among the waiters; whoever has one must ``leave``. Raises TooManyWaiters."""
-        self.check_room()
+        self.check_room(caller)
         self._count += 1
+        self._by_key[caller.key_id] = self._by_key.get(caller.key_id, 0) + 1
 
-    def leave(self) -> None:
+    def leave(self, caller: Caller) -> None:
         """Give a place back."""
         self._count -= 1
+        left = self._by_key[caller.key_id] - 1
+        if left:
+            self._by_key[caller.key_id] = left
+        else:
+            del self._by_key[caller.key_id]
 
-    def check_room(self) -> None:
-        """Raise TooManyWaiters if there is no place left."""
+    def check_room(self, caller: Caller) -> None:
+        """Raise TooManyWaiters if there is no place left, or none for this key."""
         if self._count >= self._limits.waiters:
             raise TooManyWaiters(f"{self._count} requests are waiting already, which is the limit; try again later")
+        most = self._limits.waiters_per_key
+        if most is not None and self._by_key.get(caller.key_id, 0) >= most:
+            raise TooManyWaiters(f"{most} requests are waiting with this key already, which is its limit")
 
     def subscribe(self, *topics: str) -> Subscription:
         """What wakes those who wait for something."""

@@ -60,6 +60,7 @@ def health_room(*others: Route) -> Room:
         _refuse,
         about="Health checks, and this documentation.",
         error=Failure(),
+        unbounded=True,
     )
 
 

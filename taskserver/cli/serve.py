@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
+from taskserver.cli.bounds import bound_options, bounds
 from taskserver.cli.exits import ExitCode, leave
 from taskserver.cli.options import option, positive_duration
 from taskserver.config import DEFAULT_DATABASE, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WORKERS, MAX_WORKERS, Settings
@@ -63,8 +65,9 @@ from taskserver.errors import StartupError
     envvar="TASKSERVER_KEEP_FINISHED",
     help="Remove tasks and runs so long after their end, such as 12h or 30d.  [default: never]",
 )
+@bound_options
 @option("--access-log", is_flag=True, envvar="TASKSERVER_ACCESS_LOG", help="Log every request to standard error.")
-def serve(**options: object) -> None:
+def serve(**options: Any) -> None:
     """Start the server.
 
     \b
@@ -77,7 +80,7 @@ def serve(**options: object) -> None:
     from taskserver.serving import serve as run_server
     from taskserver.serving.process import log_to_stderr
 
-    settings = Settings(**options)  # type: ignore[arg-type]
+    settings = Settings(**bounds(**options))
     log_to_stderr()
     try:
         uvloop.run(run_server(settings, say))

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-APPEND_CONFLICT, TASK_FINISHED = 1002, 1003  # codes of ApiError that a producer has to tell apart
+APPEND_CONFLICT, TASK_FINISHED, OUTPUT_FULL = 1002, 1003, 1012  # codes of ApiError that a producer has to tell apart
 
 
 class ApiError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -107,18 +108,24 @@ class TaskClient:
             wish["lease"] = lease
         return await self._ask(to_task, "POST", "/v1/tasks", wish)
 
-    async def append(self, task_id: str, lines: Sequence[str], *, first: int | None = None) -> Appended:
+    async def append(
+        self, task_id: str, lines: Sequence[str], *, first: int | None = None, closing: bool = False
+    ) -> Appended:
         """Append lines; returns when they are durable.
 
         With ``first``, the number that the first of them is to get, the call may
         be repeated: lines that stand there already are not added again. Another
-        end of the output is an ApiError with status 409.
+        end of the output is an ApiError with status 409. An output that has as many
+        lines as it may is one with the code OUTPUT_FULL; with ``closing`` the lines may
+        use what its payload calls the ``reserve``, which is for a mark and an end.
         """
-        return await self._ask(to_appended, "POST", _task(task_id, "/output", first=first), {"lines": list(lines)})
+        return await self._ask(to_appended, "POST", _output(task_id, first, closing), {"lines": list(lines)})
 
-    async def append_ndjson(self, task_id: str, body: bytes, *, first: int | None = None) -> Appended:
+    async def append_ndjson(
+        self, task_id: str, body: bytes, *, first: int | None = None, closing: bool = False
+    ) -> Appended:
         """The same with lines that bring their stream and time: ``{"text", "stream"?, "time"?}`` each."""
-        return await self._ask(to_appended, "POST", _task(task_id, "/output", first=first), body)
+        return await self._ask(to_appended, "POST", _output(task_id, first, closing), body)
 
     async def finish(
         self,
@@ -294,7 +301,9 @@ class TaskClient:
 
 def _reason(error: Exception) -> str:
     """What went wrong, in few words."""
-    cause = getattr(error, "os_error", error)
+    cause = getattr(error, "os_error", getattr(error, "certificate_error", error))
+    if isinstance(cause, ssl.SSLError):  # its numbers are OpenSSL's
+        return getattr(cause, "verify_message", "") or cause.reason or str(cause)
     number = getattr(cause, "errno", None)
     return os.strerror(number) if isinstance(number, int) and number > 0 else str(cause) or type(cause).__name__
 
@@ -313,3 +322,7 @@ def _query(pairs: Iterable[tuple[str, Any]]) -> str:
 
 def _task(task_id: str, action: str = "", **query: Any) -> str:
     return f"/v1/tasks/{_segment(task_id)}{action}{_query(query.items())}"
+
+
+def _output(task_id: str, first: int | None, closing: bool) -> str:
+    return _task(task_id, "/output", first=first, closing="true" if closing else None)

@@ -19,13 +19,15 @@ class Left:
     """Lines that the server has not acknowledged: in ``path``, the first of them having the number ``first``.
 
     The first ``unanswered`` of them were sent in one request whose answer never
-    came: they may stand in the task already.
+    came: they may stand in the task already. ``closing``: they are the end of an
+    output that was too long.
     """
 
     path: Path
     first: int
     lines: int
     unanswered: int
+    closing: bool = False
 
 
 def advice(task_url: str, left: Left, end: Exit) -> list[str]:
@@ -42,12 +44,13 @@ def advice(task_url: str, left: Left, end: Exit) -> list[str]:
 
 def _sends(task_url: str, left: Left) -> list[str]:
     path = shlex.quote(str(left.path))
+    more = "&closing=true" if left.closing else ""
     commands = []
     if left.unanswered:
         # In one piece, exactly as before: the server recognises a repeat.
-        target = shlex.quote(f"{task_url}/output?first={left.first}")
+        target = shlex.quote(f"{task_url}/output?first={left.first}{more}")
         commands.append(f"  head -n {left.unanswered} {path} | {CURL} {NDJSON} --data-binary @- {target}")
     if left.lines > left.unanswered:
-        target = shlex.quote(f"{task_url}/output?first={left.first + left.unanswered}")
+        target = shlex.quote(f"{task_url}/output?first={left.first + left.unanswered}{more}")
         commands.append(f"  tail -n +{left.unanswered + 1} {path} | {CURL} {NDJSON} -T - {target}")
     return commands

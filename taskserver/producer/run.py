@@ -218,13 +218,16 @@ class _Run:
         self._tell(message + "\r" if terminal is not None and terminal.raw else message)
 
     def _clear_up(self, task_id: str, end: Exit) -> None:
-        sender, lines = self._sender, self._spool.unsent_lines
+        sender = self._sender
+        if not (sender.finished or sender.over):
+            sender.settle()
+        lines = self._spool.unsent_lines
         if sender.finished or sender.over or not lines:
             self._spool.remove()
         else:
             self._spool.keep()
         if sender.finished or sender.over:
             return
-        left = Left(self._spool.path, sender.first, lines, sender.unanswered)
+        left = Left(self._spool.path, sender.first, lines, sender.unanswered, sender.closing)
         for line in advice(self._client.task_url(task_id), left, end):
             self._say(line)

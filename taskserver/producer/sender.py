@@ -11,10 +11,11 @@ from math import inf
 from typing import TypeVar
 
 from taskserver.client import ApiError, Backoff, TaskClient, Unreachable, is_transient
-from taskserver.client.answers import APPEND_CONFLICT, TASK_FINISHED
+from taskserver.client.answers import APPEND_CONFLICT, OUTPUT_FULL, TASK_FINISHED
 from taskserver.config import KIB, MIB
 from taskserver.producer.process import Exit
 from taskserver.producer.spool import Batch, Spool
+from taskserver.producer.tail import Tail
 
 BATCH_BYTES = 1 * MIB
 BATCH_LINES = 5_000
@@ -60,6 +61,11 @@ class Sender:
         """How many lines from there on have been sent, without an answer as yet."""
         self.heard_at = time.monotonic()
         self.away = self.finished = self.over = self.refused = False
+        self.closing = False
+        """What is still to be sent is the end of an output that was too long; see ``settle``."""
+        self._head_end: float = inf  # the line with which the task's output is full but for its end, and
+        self._end = 0  # with it
+        self._tail: Tail | None = None
 
     def wake(self) -> None:
         """Look at the spool again, if what is there is enough. For any thread, after a change."""
@@ -72,14 +78,36 @@ class Sender:
         await self._heartbeat()  # the command has started: the task runs, even if it stays quiet
         while not self.refused:
             complete = self._spool.complete  # looked at before the records: none can come between
-            batch = self._spool.peek(BATCH_BYTES, BATCH_LINES)
-            if batch.lines:
+            batch = self._spool.peek(BATCH_BYTES, self._most_lines)
+            if batch.lines and self._tail is not None:
+                self._keep(batch)
+                await asyncio.sleep(0)  # there may always be more: others have a turn
+            elif batch.lines:
                 await self._append(batch)
                 await self._until(GATHER_BYTES, GATHER_SECONDS)
-            elif complete:
+            elif not complete:
+                await self._until(1, self.heard_at + self._heartbeat_every - time.monotonic())
+            elif self._tail is not None:
+                self.settle()
+            else:
                 return
-            elif not await self._until(1, self.heard_at + self._heartbeat_every - time.monotonic()):
+            if time.monotonic() >= self.heard_at + self._heartbeat_every:
                 await self._heartbeat()
+
+    def settle(self) -> None:
+        """If the task takes no more than an end, leave that, and nothing else, in the spool to be sent.
+
+        The end is a mark that tells how many lines are left out, and the newest lines.
+        """
+        if self._tail is None:
+            return
+        while (batch := self._spool.peek(BATCH_BYTES, BATCH_LINES)).lines:
+            self._keep(batch)
+        try:
+            self._spool.put_back(self._tail.end())
+        except OSError as error:
+            self._say(f"cannot write to the spool file {self._spool.path}: {error.strerror}; the end is lost")
+        self._tail, self.closing = None, True
 
     async def finish(self, end: Exit) -> None:
         """Tell how the command ended."""
@@ -96,19 +124,54 @@ class Sender:
     async def _append(self, batch: Batch) -> None:
         self.unanswered = batch.lines
         try:
-            done = await self._call(partial(self._client.append_ndjson, self._task_id, batch.data, first=self.first))
+            append = partial(self._client.append_ndjson, self._task_id, batch.data, first=self.first)
+            done = await self._call(partial(append, closing=self.closing))
         except ApiError as error:
+            if error.code == OUTPUT_FULL:
+                self._is_full(error, batch)
+                return
             if error.code != APPEND_CONFLICT:
                 self._refuse(error)
                 return
             # These lines stand nowhere, or the repeat would have been recognised: they go behind what does.
             self._say(f"the task's output is not as this command left it: {error.message}; going on at the end")
-            self.first, self.unanswered = error.payload["last"], 0
+            self._go_on_at(error.payload["last"])
             return
         self._spool.take(batch)
-        self.first, self.unanswered = done.last, 0
+        self._go_on_at(done.last)
         if done.cancel_requested:
             self._on_cancel()
+
+    def _is_full(self, error: ApiError, batch: Batch) -> None:
+        """Send no more than there is room for, and from there on keep the end."""
+        limit, reserve = error.payload["limit"], error.payload["reserve"]
+        self.unanswered = 0
+        if self.closing:
+            self._spool.discard()
+            self._say(f"{error.message}; the last lines are shown here only")
+        elif self.first + batch.lines <= limit:  # there is room by its own word: it would be asked for ever
+            self._refuse(error)
+        else:
+            self._head_end, self._end = limit, limit + reserve
+            self._go_on_at(self.first)
+            self._say(f"the task keeps at most {self._end} lines: from here on only the newest ones are, for its end")
+
+    def _go_on_at(self, first: int) -> None:
+        self.first, self.unanswered = first, 0
+        if first >= self._head_end and self._tail is None and not self.closing:
+            self._tail = Tail(self._end - first)
+
+    def _keep(self, batch: Batch) -> None:
+        assert self._tail is not None
+        self._tail.add(batch)
+        self._spool.take(batch)
+
+    @property
+    def _most_lines(self) -> int:
+        """How many lines may be sent at once."""
+        if self._tail is not None or self.closing or self._head_end == inf:
+            return BATCH_LINES
+        return min(BATCH_LINES, int(self._head_end) - self.first)
 
     async def _heartbeat(self) -> None:
         try:

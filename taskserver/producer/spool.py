@@ -135,6 +135,15 @@ class Spool:
             if self._cursor == self._size:
                 self._empty()
 
+    def put_back(self, batch: Batch) -> None:
+        """Add records that had been taken, in the place of those that are there: none. Raises OSError."""
+        with self._room:
+            done = 0
+            while done < len(batch.data):
+                done += os.pwrite(self._file, batch.data[done:], done)
+            self._size = len(batch.data)
+            self._taken -= batch.lines
+
     def _empty(self) -> None:
         os.ftruncate(self._file, 0)
         self._size = self._cursor = 0

@@ -11,6 +11,7 @@ from taskserver.config import LISTEN_BACKLOG, Settings
 from taskserver.serving.firstkey import ensure_admin
 from taskserver.serving.listening import cannot_listen, url_of
 from taskserver.serving.process import make_runner
+from taskserver.serving.tls import Certificate
 from taskserver.stores import open_store, open_wakeup
 from taskserver.wakeup import Wakeup
 from taskserver.web.app import make_app, make_services
@@ -18,6 +19,7 @@ from taskserver.web.app import make_app, make_services
 
 async def serve_alone(settings: Settings, say: Callable[[str], None], stop: asyncio.Event) -> None:
     """Serve until ``stop``. Raises StartupError."""
+    certificate = Certificate(settings)
     store = await open_store(settings.database, synchronous=settings.synchronous)
     wakeup: Wakeup | None = None
     try:
@@ -28,10 +30,12 @@ async def serve_alone(settings: Settings, say: Callable[[str], None], stop: asyn
         await runner.setup()
         try:
             try:
-                await web.TCPSite(runner, settings.host, settings.port, backlog=LISTEN_BACKLOG).start()
+                where = (settings.host, settings.port)
+                await web.TCPSite(runner, *where, backlog=LISTEN_BACKLOG, ssl_context=certificate.context).start()
             except OSError as error:
                 raise cannot_listen(settings, error) from error
-            say(f"listening on {url_of(runner.addresses[0])}")
+            certificate.reload_at_hangup()
+            say(f"listening on {url_of(runner.addresses[0], certificate.context is not None)}")
             await stop.wait()
             say("stopping")
         finally:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
 OPEN = b"o"
 CONNECTION = b"c"
+LAST_HANDSHAKES = 0.5  # seconds at a stop
 AT_ONCE = 64  # connections taken before the event loop turns
 
 
@@ -30,10 +32,11 @@ def hand_over(door: socket.socket, connection: socket.socket) -> bool:
 
 
 class Reception:
-    """Where accepted connections are answered: each gets a protocol of ``make_protocol``."""
+    """Where accepted connections are answered: each gets a protocol of ``make_protocol``, behind ``tls`` if given."""
 
-    def __init__(self, make_protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+    def __init__(self, make_protocol: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None) -> None:
         self._make_protocol = make_protocol
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._entering: set[asyncio.Task[None]] = set()
 
@@ -45,14 +48,18 @@ class Reception:
         return True
 
     async def close(self) -> None:
-        """Return when those that were taken have their protocols."""
+        """Return when those that were taken have their protocols; who is slow to agree on TLS gets none."""
+        if self._entering:
+            await asyncio.wait(self._entering, timeout=LAST_HANDSHAKES)
+        for task in self._entering:
+            task.cancel()
         if self._entering:
             await asyncio.wait(self._entering)
 
     async def _enter(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._make_protocol, connection)
-        except OSError:  # the client has left already
+            await self._loop.connect_accepted_socket(self._make_protocol, connection, ssl=self._tls)
+        except OSError:  # the client has left already, or does not speak TLS
             connection.close()
 
 

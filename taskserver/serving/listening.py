@@ -48,7 +48,8 @@ def cannot_listen(settings: Settings, error: OSError) -> StartupError:
     return StartupError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}")
 
 
-def url_of(address: tuple[Any, ...]) -> str:
-    """The URL of a socket's address."""
+def url_of(address: tuple[Any, ...], secure: bool) -> str:
+    """The URL of a socket's address, with TLS or without."""
     host, port = address[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if secure else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

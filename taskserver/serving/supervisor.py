@@ -20,6 +20,7 @@ from taskserver.serving.door import AT_ONCE, Reception, hand_over, opened
 from taskserver.serving.firstkey import ensure_admin
 from taskserver.serving.listening import listen, url_of
 from taskserver.serving.process import make_runner
+from taskserver.serving.tls import Certificate
 from taskserver.store import SharedStore
 from taskserver.stores import open_shared_store
 from taskserver.web.app import make_app, make_services
@@ -38,6 +39,7 @@ _START = "import sys; sys.path[:] = sys.argv[2:]; from taskserver.serving.worker
 
 async def serve_with_workers(settings: Settings, say: Callable[[str], None], stop: asyncio.Event) -> None:
     """Serve with several processes, of which this is the first, until ``stop``. Raises StartupError."""
+    certificate = Certificate(settings)
     store = await open_shared_store(settings.database, synchronous=settings.synchronous)
     try:
         services = make_services(settings, store)
@@ -46,7 +48,8 @@ async def serve_with_workers(settings: Settings, say: Callable[[str], None], sto
         runner = make_runner(make_app(services), settings)
         await runner.setup()
         assert runner.server is not None
-        supervisor = Supervisor(settings, store, listeners, Reception(runner.server), stop)
+        supervisor = Supervisor(settings, store, listeners, Reception(runner.server, certificate.context), stop)
+        certificate.reload_at_hangup(supervisor.pass_hangup_on)
         try:
             await supervisor.run(say)
         finally:
@@ -141,13 +144,14 @@ class Supervisor:
         self._complete = asyncio.Event()  # every worker has been ready
         self._accepting: list[asyncio.Task[None]] = []
         self._keepers: list[asyncio.Task[None]] = []
+        self._hangups = 0
 
     async def run(self, say: Callable[[str], None]) -> None:
         """Serve until told to stop. Raises StartupError if the workers cannot start."""
         self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._settings.workers - 1)]
         await self._until(self._complete)
         if self._complete.is_set():
-            say(f"listening on {url_of(self._listeners[0].getsockname())}")
+            say(f"listening on {url_of(self._listeners[0].getsockname(), self._settings.tls_cert is not None)}")
             self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
             await self._until(self._stop)
         say("stopping")
@@ -165,6 +169,13 @@ class Supervisor:
             log.error("worker %d does not end; it is killed", worker.pid)
             worker.signal(signal.SIGKILL)
         await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def pass_hangup_on(self) -> None:
+        """Give a SIGHUP to all workers; to those that are starting when they are ready, as it would end them before."""
+        self._hangups += 1
+        for taker in self._takers:
+            if isinstance(taker, Worker):
+                taker.signal(signal.SIGHUP)
 
     async def _until(self, event: asyncio.Event) -> None:
         """Return when an event is set or this is to stop. Raises what a keeper failed with."""
@@ -198,6 +209,7 @@ class Supervisor:
 
     async def _run_one(self) -> str:
         """The life of one process; how it ended."""
+        hangups = self._hangups
         try:
             worker = await Worker.start(self._settings, self._store)
         except OSError as error:
@@ -207,6 +219,8 @@ class Supervisor:
             worker.signal(signal.SIGTERM)
         if await worker.ready():
             self._takers.append(worker)
+            if hangups != self._hangups:
+                worker.signal(signal.SIGHUP)
             if len(self._takers) == self._settings.workers:
                 self._complete.set()
             how = await worker.wait()

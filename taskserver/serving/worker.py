@@ -15,6 +15,7 @@ import uvloop
 from taskserver.serving.assignment import Assignment
 from taskserver.serving.door import Entrance, Reception
 from taskserver.serving.process import allow_connections, log_to_stderr, make_runner
+from taskserver.serving.tls import Certificate
 from taskserver.stores import join_store
 from taskserver.web.app import make_app, make_services
 
@@ -37,6 +38,8 @@ async def work(assignment: Assignment) -> None:
     allow_connections()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    certificate = Certificate(assignment.settings)
+    certificate.reload_at_hangup()
     store = await join_store(assignment.invitation, lost=_leave)
     try:
         settings = assignment.settings
@@ -44,7 +47,7 @@ async def work(assignment: Assignment) -> None:
         await runner.setup()
         try:
             assert runner.server is not None
-            entrance = Entrance(socket.socket(fileno=assignment.door), Reception(runner.server))
+            entrance = Entrance(socket.socket(fileno=assignment.door), Reception(runner.server, certificate.context))
             entrance.open()
             await stop.wait()
             await entrance.close()

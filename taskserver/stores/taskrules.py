@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskserver.config import MAX_LINE_NUMBER
-from taskserver.errors import AppendConflict, TaskExists, TaskFinished, TaskNotFinished, TooLarge
+from taskserver.errors import AppendConflict, OutputFull, TaskExists, TaskFinished, TaskNotFinished
 from taskserver.model import (
     CANCELLED_CODE,
     INTERRUPTED_CODE,
@@ -49,12 +48,18 @@ def place_taken(place: Place, task_id: str) -> TaskExists:
     return TaskExists(f"the run has try {place.try_number} of task {place.task_id!r} already", {"id": task_id})
 
 
-def check_running(task: Task, last: int, lines: Lines | None) -> None:
-    """Raise TaskFinished, or TooLarge if the output, which ends at ``last``, has no room for ``lines``."""
+def check_running(task: Task) -> None:
+    """Raise TaskFinished if it has ended."""
     if task.finished:
         raise has_finished(task)
-    if lines is not None and last + lines.count > MAX_LINE_NUMBER:
-        raise TooLarge(f"a task's output holds at most {MAX_LINE_NUMBER} lines", {"last": last})
+
+
+def check_room(task: Task, last: int, lines: Lines, limit: int) -> None:
+    """Raise TaskFinished, or OutputFull if the output, which ends at ``last``, would have more than ``limit`` lines."""
+    check_running(task)
+    if last + lines.count > limit:
+        message = f"the output has {last} lines of at most {limit}: there is no room for {lines.count} more"
+        raise OutputFull(message, {"last": last, "limit": limit})
 
 
 def check_deletable(task: Task) -> None:

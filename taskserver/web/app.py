@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
 from aiohttp import HttpVersion11, web
 
@@ -21,10 +22,14 @@ from taskserver.tokens import Tokens
 from taskserver.upkeep import Upkeep
 from taskserver.waiting import Waits
 from taskserver.wakeup import LocalWakeup, Wakeup
+from taskserver.web.addresses import TRUSTED_PROXIES
+from taskserver.web.bounds import Throttle
 from taskserver.web.context import SERVICES, Services
+from taskserver.web.cors import Cors
 from taskserver.web.endpoint import endpoint, no_endpoint
 from taskserver.web.openapi import DOCUMENT, encode_document
-from taskserver.web.rooms import Room
+from taskserver.web.rooms import Handler, Room
+from taskserver.web.signins import SignIns
 
 
 def make_services(settings: Settings, store: Store, wakeup: Wakeup | None = None, *, upkeep: bool = True) -> Services:
@@ -33,6 +38,7 @@ def make_services(settings: Settings, store: Store, wakeup: Wakeup | None = None
     ``wakeup`` is the store's, if other processes change it by themselves. Without
     ``upkeep`` another process looks after the store.
     """
+    settings = replace(settings, limits=settings.limits.share(settings.workers))
     wakeup = wakeup or LocalWakeup()
     waits = Waits(wakeup, settings.limits, settings.timing)
     tasks = Tasks(store, wakeup, waits, settings)
@@ -49,7 +55,8 @@ def make_services(settings: Settings, store: Store, wakeup: Wakeup | None = None
 
     store.listen(committed)
     tokens, audiences = Tokens(store, keys), Audiences(waits)
-    return Services(settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, keeper)
+    throttle, sign_ins = Throttle(settings.limits), SignIns(settings.limits)
+    return Services(settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, keeper, throttle, sign_ins)
 
 
 def make_rooms() -> tuple[list[Room], Room]:
@@ -62,23 +69,34 @@ def make_app(services: Services) -> web.Application:
     rooms, other = make_rooms()
     app = web.Application(client_max_size=services.settings.limits.body_bytes)
     app[SERVICES] = services
+    app[TRUSTED_PROXIES] = services.settings.trusted_proxies
     app[DOCUMENT] = encode_document([*rooms, other])
+    around = _as_it_is
+    if services.settings.cors_origins:
+        cors = Cors(services.settings.cors_origins)
+        app.on_response_prepare.append(cors.add_headers)
+        around = cors.around
     for room in [*rooms, other]:
-        add_room(app, room)
-    app.router.add_route("*", "/{path:.*}", no_endpoint(services, rooms, fallback=other), expect_handler=_expect)
+        add_room(app, room, around)
+    nowhere = around(no_endpoint(services, rooms, fallback=other))
+    app.router.add_route("*", "/{path:.*}", nowhere, expect_handler=_expect)
     app.cleanup_ctx.append(_running)
     app.on_shutdown.append(_drain)
     return app
 
 
-def add_room(app: web.Application, room: Room) -> None:
-    """Serve a room's routes under each of its prefixes."""
+def _as_it_is(handler: Handler) -> Handler:
+    return handler
+
+
+def add_room(app: web.Application, room: Room, around: Callable[[Handler], Handler] = _as_it_is) -> None:
+    """Serve a room's routes under each of its prefixes. ``around`` may put something around each handler."""
     for prefix in room.prefixes:
         # One resource a path: aiohttp tries one after the other.
         paths = dict.fromkeys(route.path for route in room.routes)
         resources = {path: app.router.add_resource(prefix + path) for path in paths}
         for route in room.routes:
-            handler = endpoint(app[SERVICES], room, route)
+            handler = around(endpoint(app[SERVICES], room, route))
             for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
                 resources[route.path].add_route(method, handler, expect_handler=_expect)
 

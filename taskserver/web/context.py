@@ -16,6 +16,8 @@ from taskserver.tokens import Tokens
 from taskserver.upkeep import Upkeep
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
+from taskserver.web.bounds import Throttle
+from taskserver.web.signins import SignIns
 from taskserver.web.streaming import EncodeOnce
 
 
@@ -33,6 +35,8 @@ class Services:
     tokens: Tokens
     audiences: Audiences
     upkeep: Upkeep | None
+    throttle: Throttle
+    sign_ins: SignIns
     encoded: EncodeOnce = field(default_factory=EncodeOnce)
 
 

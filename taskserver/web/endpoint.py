@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from taskserver.config import MAX_HEADER_LENGTH, MAX_URL_LENGTH
-from taskserver.errors import TaskServerError, TooLarge
+from taskserver.errors import BadCredential, TaskServerError, TooLarge
 from taskserver.web.context import CALLER, SERVICES, Services
 from taskserver.web.failures import (
     BadRequest,
@@ -34,16 +34,24 @@ CLIENT_LEFT = 499  # nginx' number for it; seen in the access log only
 def endpoint(services: Services, room: Room, route: Route) -> Handler:
     """A route's handler as aiohttp is to call it."""
     handler, scope, recall = route.handler, route.scope, room.recall
+    admit = None if services.throttle.off or room.unbounded else services.throttle.admit
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
             _check_bounds(request)
+            key_id = None
             if scope is not None:
-                caller = recall(request)
-                if caller is None:
-                    caller = await room.authenticate(request)
-                caller.require(scope)
+                try:
+                    caller = recall(request)
+                    if caller is None:
+                        caller = await room.authenticate(request)
+                    caller.require(scope)
+                except BadCredential as error:
+                    raise services.sign_ins.failed(request, error) from None
                 request[CALLER] = caller
+                key_id = caller.key_id
+            if admit is not None:
+                admit(key_id)
             response = await handler(request)
         except Exception as error:
             response = _refuse(request, room, error)

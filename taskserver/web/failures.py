@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import uuid
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -11,6 +13,7 @@ from taskserver import errors
 from taskserver.errors import TaskServerError
 
 RETRY_AFTER_SECONDS = 1  # a restart or a burst is over by then, as a rule
+LONGEST_RETRY_AFTER = 5  # seconds: thousands who found no place to wait must not come back together
 
 
 class NoSuchEndpoint(TaskServerError):
@@ -88,6 +91,7 @@ _STATUS: dict[type[TaskServerError], HTTPStatus] = {
     errors.RunNotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.TooManyWaiters: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Draining: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StoreFull: HTTPStatus.INSUFFICIENT_STORAGE,
@@ -113,6 +117,10 @@ def headers(error: TaskServerError) -> dict[str, str]:
     """The headers that an error's answer carries in every room."""
     if isinstance(error, MethodNotAllowed):
         return {"Allow": ", ".join(error.allowed)}
-    if isinstance(error, (errors.TooManyWaiters, errors.StoreUnavailable, errors.Draining)):
+    if isinstance(error, errors.TooManyRequests):
+        return {"Retry-After": str(max(1, math.ceil((error.payload or {}).get("retry_after", 0))))}
+    if isinstance(error, errors.TooManyWaiters):
+        return {"Retry-After": str(random.randint(1, LONGEST_RETRY_AFTER))}  # noqa: S311 - jitter is no secret
+    if isinstance(error, (errors.StoreUnavailable, errors.Draining)):
         return {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return {}

@@ -51,7 +51,14 @@ Every `GET` answers `HEAD` too. What the endpoints mean is written in PROTOCOLS.
 
 _VARIABLE = re.compile(r"{(\w+)(:[^{}]*)?}")
 _ANY_ROUTE = (failures.UrlTooLong, failures.HeadersTooLarge, failures.InternalError)
-_WITH_KEY = (errors.NoCredential, errors.BadCredential, errors.Forbidden, errors.StoreUnavailable)
+_BOUNDED = (errors.TooManyRequests,)
+_WITH_KEY = (
+    errors.NoCredential,
+    errors.BadCredential,
+    errors.TooManySignIns,
+    errors.Forbidden,
+    errors.StoreUnavailable,
+)
 
 
 def encode_document(rooms: Sequence[Room]) -> Document:
@@ -174,7 +181,7 @@ def _failures(room: Room, route: Route) -> dict[str, Any]:
 
 
 def _ways_to_fail(room: Room, route: Route) -> list[Failure]:
-    ways: list[Failure] = [*route.fails, *_ANY_ROUTE]
+    ways: list[Failure] = [*route.fails, *_ANY_ROUTE, *(() if room.unbounded else _BOUNDED)]
     if route.scope is not None:
         ways += _WITH_KEY
         if route.method != "GET" and route.scope is not Scope.READ:

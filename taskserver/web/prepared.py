@@ -49,26 +49,36 @@ class Head:
             raise ValueError("a header must not hold a line's end")
         self._fixed = "\r\n".join(lines).encode()
 
-    def encode(self, length: int, *, http10: bool = False, keep_alive: bool = True) -> bytes:
-        """The head of an answer with a body of ``length`` bytes, up to the empty line and with it."""
+    def encode(self, length: int, *, http10: bool = False, keep_alive: bool = True, more: bytes = b"") -> bytes:
+        """The head of an answer with a body of ``length`` bytes, up to the empty line and with it.
+
+        ``more`` are further header lines, each with its end.
+        """
         if http10:
             version, connection = b"0", b"Connection: keep-alive\r\n" if keep_alive else b""
         else:
             version, connection = b"1", b"" if keep_alive else b"Connection: close\r\n"
-        return b"HTTP/1.%b %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
+        return b"HTTP/1.%b %b\r\nContent-Length: %d\r\n%b%b%b\r\n" % (
             version,
             self._fixed,
             length,
             _date_and_server(),
             connection,
+            more,
         )
 
 
 LARGE = 64 * KIB  # a body of which a copy costs more than a second write
 
 
+OF_ITS_OWN = web.RequestKey("of_its_own", bool)
+"""Set on a request whose answer will have header lines of its own (``Prepared.more``), so that nobody else's fits."""
+
+
 class Prepared(web.StreamResponse):
-    """A whole answer. Its headers are the head's: to send others, make another head."""
+    """A whole answer. Its headers are the head's, and the lines of ``more``, each with its end."""
+
+    more = b""
 
     def __init__(self, head: Head, body: bytes) -> None:
         # Not aiohttp's: it makes a multidict and a dictionary that nobody asks for.
@@ -95,7 +105,7 @@ class Prepared(web.StreamResponse):
         body = self._body
         assert isinstance(body, bytes)
         http10 = request.version <= HttpVersion10
-        data = self._head.encode(len(body), http10=http10, keep_alive=self._keep_alive)
+        data = self._head.encode(len(body), http10=http10, keep_alive=self._keep_alive, more=self.more)
         if request.method == "HEAD":
             body = b""
         if len(body) < LARGE:
@@ -119,7 +129,8 @@ def first_bytes(head: Head, body: bytes) -> bytes:
 
 def may_be_first(request: web.BaseRequest) -> bool:
     """Whether the answer is the same for all: HTTP/1.1, with a body, on a connection that stays open."""
-    return request.version == HttpVersion11 and request.method == "GET" and request.keep_alive
+    same = request.version == HttpVersion11 and request.method == "GET" and request.keep_alive
+    return same and OF_ITS_OWN not in request._state  # noqa: SLF001 - `in request` raises and catches a KeyError
 
 
 def write_first(request: web.BaseRequest, data: bytes) -> bool:

@@ -105,6 +105,7 @@ class Room:
         security: OpenAPI's security scheme objects by name; any one of them is enough.
         bad_query: what a query that is not valid raises.
         bad_body: what a body that is not valid raises.
+        unbounded: its routes are answered however often they are asked.
     """
 
     name: str
@@ -118,3 +119,4 @@ class Room:
     security: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     bad_query: tuple[Failure, ...] = (BadParameter,)
     bad_body: tuple[Failure, ...] = (BadJson, BadBody, UnsupportedMediaType, TooLarge)
+    unbounded: bool = False

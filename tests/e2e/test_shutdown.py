@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import resource
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -128,9 +127,7 @@ def test_health(server: Server) -> None:
 
 
 def test_a_client_that_leaves_ends_its_wait(tmp_path: Path, measured: Measured) -> None:
-    server = Server(tmp_path)
-    server.command = (sys.executable, str(Path(__file__).with_name("limited.py")), "1")
-    with server:
+    with Server(tmp_path, "--max-waiters", "1") as server:
         task = server.new_task()
         with Raw(server) as stays:
             stays.ask("GET", A1.format(task))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from taskserver.config import MAX_LINE_NUMBER
 from taskserver.encoding import encode_lines
 from taskserver.errors import TaskNotFound
 from taskserver.model import NewTask, Outcome, Task, TaskState
@@ -49,7 +50,9 @@ class Scene:
         return self.group(lambda tx: tx.tasks.create(NewTask(task_id, "ann", lease_us=lease), NOW))
 
     def append(self, task_id: str, *texts: str, **options: Any) -> Appended:
-        return self.group(lambda tx: tx.tasks.append(task_id, encode_lines(texts, NOW), None, NOW), **options)
+        return self.group(
+            lambda tx: tx.tasks.append(task_id, encode_lines(texts, NOW), None, NOW, MAX_LINE_NUMBER), **options
+        )
 
     def run(self, begin: str) -> list[str]:
         """The statements of the last group that begin so."""
@@ -87,7 +90,7 @@ def test_each_line_makes_the_head_newer_also_when_it_is_read_again(scene: Scene)
         assert scene.stored("a").version == task_of(scene.changes).version
         versions.append(scene.stored("a").version)
     scene.heads.clear()
-    scene.group(lambda tx: tx.tasks.finish("a", Outcome(), NOW, None, None))
+    scene.group(lambda tx: tx.tasks.finish("a", Outcome(), NOW, None, None, MAX_LINE_NUMBER))
     versions.append(scene.stored("a").version)
     assert versions == sorted(set(versions))
 
@@ -96,8 +99,10 @@ def test_appends_to_one_task_become_one_row_and_its_own_row_is_written_once(scen
     scene.create("a", LEASE)
 
     def work(tx: SqliteTransaction) -> list[Appended]:
-        texts = enumerate("xyz")
-        return [tx.tasks.append("a", encode_lines([text], NOW), None, NOW + number) for number, text in texts]
+        return [
+            tx.tasks.append("a", encode_lines([text], NOW), None, NOW + number, MAX_LINE_NUMBER)
+            for number, text in enumerate("xyz")
+        ]
 
     assert scene.group(work) == [Appended(0, 1), Appended(1, 2), Appended(2, 3)]
     assert len(scene.run("INSERT INTO chunk")) == len(scene.run("UPDATE task")) == len(scene.changes) == 1
@@ -138,7 +143,7 @@ def test_leases_that_begin_anew_are_those_that_count_afterwards(scene: Scene) ->
 def test_a_task_that_is_gone_is_not_remembered(scene: Scene) -> None:
     first = scene.create("a")
     scene.append("a", "x")
-    scene.group(lambda tx: tx.tasks.finish("a", Outcome(), NOW, None, None))
+    scene.group(lambda tx: tx.tasks.finish("a", Outcome(), NOW, None, None, MAX_LINE_NUMBER))
     scene.group(lambda tx: tx.tasks.delete("a"))
     again = scene.create("a")
     assert again.log > first.log

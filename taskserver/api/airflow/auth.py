@@ -8,7 +8,7 @@ from aiohttp import web
 
 from taskserver.api.airflow.answers import FORM, JSON, json_answer
 from taskserver.api.airflow.schemas import LoginBody
-from taskserver.errors import BadParameter, NoCredential, UnsupportedMediaType
+from taskserver.errors import BadCredential, BadParameter, NoCredential, UnsupportedMediaType
 from taskserver.keys import Caller
 from taskserver.web.bodies import declared_type, read_body
 from taskserver.web.context import services
@@ -33,7 +33,10 @@ async def create_token(request: web.Request) -> web.StreamResponse:
         raise UnsupportedMediaType(f"the body must be {JSON} or {FORM}, not {content_type}")
     if not login["username"] or not login["password"]:
         raise BadParameter("username and password must not be empty")
-    token = await services(request).tokens.issue(login["username"], login["password"])
+    try:
+        token = await services(request).tokens.issue(login["username"], login["password"])
+    except BadCredential as error:
+        raise services(request).sign_ins.failed(request, error) from None
     return json_answer({"access_token": token}, status=201)
 
 

@@ -58,7 +58,7 @@ def airflow_rooms() -> tuple[Room, Room]:
                 body=LOGIN,
                 body_types=(FORM,),
                 answers=(Answer(201, described.Token()),),
-                fails=(errors.BadParameter, errors.BadCredential, errors.StoreUnavailable),
+                fails=(errors.BadParameter, errors.BadCredential, errors.TooManySignIns, errors.StoreUnavailable),
             ),
         ),
         authenticate,

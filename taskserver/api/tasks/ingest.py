@@ -7,16 +7,17 @@ its last newline, decoded and appended while the rest is still under way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from taskserver.api.tasks.schemas import LinesBody
-from taskserver.encoding import encode_lines, encode_records, encode_text, parse_time, split_text
-from taskserver.errors import BadBody, BadJson, Draining, TaskServerError, TooLarge, UnsupportedMediaType
-from taskserver.model import MICROSECONDS, Lines, Stream, now_us
+from taskserver.encoding import cut, encode_lines, encode_records, encode_text, parse_time, split_text
+from taskserver.errors import BadBody, BadJson, Draining, OutputFull, TaskServerError, TooLarge, UnsupportedMediaType
+from taskserver.model import MICROSECONDS, Chunk, Lines, Stream, now_us
 from taskserver.store import Appended
 from taskserver.web.bodies import LOOK, check_encoding, declared_type, read_body, read_watched
 from taskserver.web.context import caller, services
@@ -29,28 +30,32 @@ MOST_GROWTH = 3  # a byte that is not UTF-8 becomes U+FFFD, which has three
 ROW_GROWTH, ROW_ROOM = 6, 1024  # an NDJSON row has up to six bytes for one (as \u0000), and what is around the text
 RENEWALS = 3  # an open live body is a sign of life: so often it renews the lease in the lease's time
 
+Append = Callable[[Lines, int | None], Awaitable[Appended]]
+"""Adds lines at a number to the task in question."""
+
 Decode = Callable[[bytes, int], Lines]
 """Whole lines of a body and their largest permitted size to encoded lines. Raises TooLarge, BadJson, BadBody."""
 
 
-async def receive(request: web.Request, task_id: str, first: int | None) -> Appended:
-    """Append the request's body to a task, live if its length is not known in advance."""
+async def receive(request: web.Request, task_id: str, first: int | None, closing: bool) -> Appended:
+    """Append the request's body to a task, live if its length is not known in advance. See ``Tasks.append``."""
     content_type = declared_type(request) or TEXT  # curl -T names no type
     limit = services(request).settings.limits.line_bytes
-    tasks = services(request).tasks
+    append = partial(services(request).tasks.append, caller(request), task_id, closing=closing)
     if content_type == JSON:
-        lines = from_texts((await body(request, LINES_BODY))["lines"], limit)
-        return await tasks.append(caller(request), task_id, lines, first)
+        return await append(from_texts((await body(request, LINES_BODY))["lines"], limit), first)
     decode = _DECODERS.get(content_type)
     if decode is None:
         raise UnsupportedMediaType(f"the body must be {TEXT}, {NDJSON} or {JSON}, not {content_type}")
     if request.content_length is None and request.body_exists:
         check_encoding(request)
-        return await _receive_live(request, task_id, first, decode, limit)
-    return await tasks.append(caller(request), task_id, decode(await read_body(request), limit), first)
+        return await _receive_live(request, append, task_id, first, decode, limit)
+    return await append(decode(await read_body(request), limit), first)
 
 
-async def _receive_live(request: web.Request, task_id: str, first: int | None, decode: Decode, limit: int) -> Appended:
+async def _receive_live(
+    request: web.Request, append: Append, task_id: str, first: int | None, decode: Decode, limit: int
+) -> Appended:
     """Append lines as they arrive.
 
     What has been appended stays when a later line is refused; the error's
@@ -59,7 +64,7 @@ async def _receive_live(request: web.Request, task_id: str, first: int | None, d
     """
     tasks, who = services(request).tasks, caller(request)
     # An empty append checks the task and says where it ends, before anything is read.
-    begun = done = await tasks.append(who, task_id, Lines(0, b"", b""), first)
+    begun = done = await append(Lines(0, b"", b""), first)
     lease = (await tasks.own(who, task_id)).lease_us
     renew_every = float("inf") if lease is None else lease / MICROSECONDS / RENEWALS
     rest = b""
@@ -71,11 +76,24 @@ async def _receive_live(request: web.Request, task_id: str, first: int | None, d
             if len(rest.removesuffix(b"\r")) > longest:
                 raise TooLarge(f"a line is longer than {limit} bytes")
             if whole:
-                done = await tasks.append(who, task_id, decode(whole, limit), None if first is None else done.last)
+                done = await _append_what_fits(append, decode(whole, limit), None if first is None else done.last)
             if not data:
                 return Appended(begun.first, done.last, done.cancel_requested)
     except TaskServerError as error:
         error.payload = {"last": done.last, **(error.payload or {})}
+        raise
+
+
+async def _append_what_fits(append: Append, lines: Lines, first: int | None) -> Appended:
+    """Append lines; if the output may not have all of them, as many as it may, and then raise OutputFull."""
+    try:
+        return await append(lines, first)
+    except OutputFull as full:
+        facts = full.payload or {}
+        room = facts["limit"] - facts["last"]
+        if room > 0:
+            part = cut(Chunk(0, lines.count, lines.payload, lines.side), 0, room)
+            facts["last"] = (await append(Lines(part.count, part.payload, part.side), first)).last
         raise
 
 

@@ -27,7 +27,7 @@ async def create_task(request: web.Request) -> web.StreamResponse:
 async def append_output(request: web.Request) -> web.StreamResponse:
     """Append the body's lines; the answer comes when they are durable."""
     args = query(request, APPEND_QUERY)
-    done = await receive(request, request.match_info["id"], args["first"])
+    done = await receive(request, request.match_info["id"], args["first"], args["closing"])
     return json_answer({"first": done.first, "last": done.last, "cancel_requested": done.cancel_requested})
 
 

@@ -111,6 +111,7 @@ class AppendQuery(Schema):
     """``POST /tasks/{id}/output``"""
 
     first = _line_number(load_default=None)
+    closing = fields.Boolean(load_default=False)
 
 
 class NewTaskBody(Schema):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, StoreOpenError, TaskNotFound, TaskServerError
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
@@ -131,15 +132,23 @@ class PostgresStore(Store):
         rows = await self._reader.query(sql, limit, *(value for _, value in conditions))
         return [task_from_row(row) for row in rows]
 
-    async def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:
-        size = len(lines.payload)
-        return await self._submit("tasks", TaskWrites.append, task_id, lines, first, now, tasks=[task_id], size=size)
+    async def append(
+        self, task_id: str, lines: Lines, first: int | None, now: int, limit: int = MAX_LINE_NUMBER
+    ) -> Appended:
+        arguments, size = (task_id, lines, first, now, limit), len(lines.payload)
+        return await self._submit("tasks", TaskWrites.append, *arguments, tasks=[task_id], size=size)
 
     async def finish(
-        self, task_id: str, outcome: Outcome, now: int, lines: Lines | None = None, first: int | None = None
+        self,
+        task_id: str,
+        outcome: Outcome,
+        now: int,
+        lines: Lines | None = None,
+        first: int | None = None,
+        limit: int = MAX_LINE_NUMBER,
     ) -> Task:
         size = len(outcome.result or b"") + (len(lines.payload) if lines is not None else 0)
-        arguments = (task_id, outcome, now, lines, first)
+        arguments = (task_id, outcome, now, lines, first, limit)
         return await self._submit("tasks", TaskWrites.finish, *arguments, tasks=[task_id], size=size)
 
     async def heartbeat(self, task_id: str, now: int) -> Task:

@@ -63,12 +63,12 @@ class TaskWrites:
         self._tx.runs.note(task)
         return task
 
-    async def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:
+    async def append(self, task_id: str, lines: Lines, first: int | None, now: int, limit: int) -> Appended:
         work = await self._works.load(task_id)
         if first is not None and first != work.last:
             await self._check_repeat(work, lines, first)
             return Appended(first, first + lines.count, work.task.cancel_requested)
-        taskrules.check_running(work.task, work.last, lines)
+        taskrules.check_room(work.task, work.last, lines, limit)
         start = work.last
         if lines.count:
             work.lines.append(lines)
@@ -76,7 +76,9 @@ class TaskWrites:
         work.touched_at = now
         return Appended(start, work.last, work.task.cancel_requested)
 
-    async def finish(self, task_id: str, outcome: Outcome, now: int, lines: Lines | None, first: int | None) -> Task:
+    async def finish(
+        self, task_id: str, outcome: Outcome, now: int, lines: Lines | None, first: int | None, limit: int
+    ) -> Task:
         work = await self._works.load(task_id)
         if work.task.finished:
             return await self._check_same_end(work, outcome, lines, first)
@@ -85,7 +87,7 @@ class TaskWrites:
             if first is not None and first != work.last:
                 await self._check_repeat(work, lines, first)
             else:
-                taskrules.check_running(work.task, work.last, lines)
+                taskrules.check_room(work.task, work.last, lines, limit)
                 work.lines.append(lines)
                 work.last += lines.count
         elif first is not None and first != work.last:
@@ -94,7 +96,7 @@ class TaskWrites:
 
     async def heartbeat(self, task_id: str, now: int) -> Task:
         work = await self._works.load(task_id)
-        taskrules.check_running(work.task, work.last, None)
+        taskrules.check_running(work.task)
         work.touched_at = now
         self._works.settle(work)
         return work.task

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
 from taskserver.encoding import dumps
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, TaskNotFound
@@ -114,13 +115,21 @@ class SqliteStore(Store):
         rows = await self._query(sql, (*(value for _, value in conditions), limit))
         return [task_from_row(row) for row in rows]
 
-    async def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:
-        return await self._tasks(TaskWrites.append, task_id, lines, first, now)
+    async def append(
+        self, task_id: str, lines: Lines, first: int | None, now: int, limit: int = MAX_LINE_NUMBER
+    ) -> Appended:
+        return await self._tasks(TaskWrites.append, task_id, lines, first, now, limit)
 
     async def finish(
-        self, task_id: str, outcome: Outcome, now: int, lines: Lines | None = None, first: int | None = None
+        self,
+        task_id: str,
+        outcome: Outcome,
+        now: int,
+        lines: Lines | None = None,
+        first: int | None = None,
+        limit: int = MAX_LINE_NUMBER,
     ) -> Task:
-        return await self._tasks(TaskWrites.finish, task_id, outcome, now, lines, first)
+        return await self._tasks(TaskWrites.finish, task_id, outcome, now, lines, first, limit)
 
     async def heartbeat(self, task_id: str, now: int) -> Task:
         return await self._tasks(TaskWrites.heartbeat, task_id, now)

@@ -244,7 +244,7 @@ async def test_more_than_the_limit_are_refused(serve: Serve) -> None:
         assert await first.next() == await second.next() == RUNNING
         answer = await airflow.ask("GET", f"{work.path}/wait?interval=1")
         assert "waiting" in detail(answer, 429)
-        assert answer.headers["Retry-After"] == "1"
+        assert 1 <= int(answer.headers["Retry-After"]) <= 5
         await work.finish()
         assert [line async for line in first] == [line async for line in second] == [SUCCESS]
 

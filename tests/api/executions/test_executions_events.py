@@ -277,7 +277,7 @@ async def test_more_streams_than_the_limit(serve: Serve) -> None:
         await api.waits(1)
         answer = await api.ask("GET", f"/{execution_id}/events")
         refused(answer, 429, "too_many_waiters")
-        assert answer.headers["Retry-After"] == "1"
+        assert 1 <= int(answer.headers["Retry-After"]) <= 5
 
 
 @pytest.mark.parametrize("name", [UNKNOWN, "nightly"])

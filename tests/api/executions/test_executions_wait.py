@@ -267,7 +267,7 @@ async def test_more_waits_than_the_limit(serve: Serve) -> None:
     async with api.waiting(execution_id) as waiting:
         answer = await api.ask("POST", f"/{execution_id}/wait", body={})
         refused(answer, 429, "too_many_waiters")
-        assert answer.headers["Retry-After"] == "1"
+        assert 1 <= int(answer.headers["Retry-After"]) <= 5
         await work.finish("success")
         await asyncio.wait_for(waiting, LIMIT)
     assert (await api.json("POST", f"/{execution_id}/wait"))["completed"]
