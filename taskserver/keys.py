@@ -68,9 +68,13 @@ class Caller:
 
     def see(self, task: Task) -> Task:
         """The task, if it is the caller's. Raises TaskNotFound as if it did not exist (DESIGN, invariant 8)."""
-        if task.owner != self.owner and not self.is_admin:
+        if not self.sees(task):
             raise TaskNotFound(f"there is no task {task.id!r}")
         return task
+
+    def sees(self, task: Task) -> bool:
+        """Whether the task is one of the caller's."""
+        return task.owner == self.owner or self.is_admin
 
 
 class Keys:

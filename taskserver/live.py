@@ -117,6 +117,11 @@ class LiveLogs(Generic[K, H]):
         """The entry of a log, if it has one, unless it may be behind what a client knows."""
         return self._entries.get(key) if self._store.tells_all and not self._store.behind else None
 
+    def remembered(self, key: K) -> H | None:
+        """A head as it once stood, if there is one here: for what never changes."""
+        live = self._entries.get(key)
+        return None if live is None else live.head
+
     async def head(self, key: K, read: Callable[[K], Awaitable[H]]) -> H:
         """The head as committed last; ``read`` asks the store if it is not here.
 

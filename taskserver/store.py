@@ -147,9 +147,18 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def append(
-        self, task_id: str, lines: Lines, first: int | None, now: int, limit: int = MAX_LINE_NUMBER
+        self,
+        task_id: str,
+        lines: Lines,
+        first: int | None,
+        now: int,
+        limit: int = MAX_LINE_NUMBER,
+        log: int | None = None,
     ) -> Appended:
         """Add lines to the end of a task's output; renew its lease; a queued task becomes running.
+
+        ``log`` is the task's, if the caller has seen it: another task that has been
+        given its id meanwhile is not meant, and TaskNotFound is raised.
 
         With ``first == last`` (or without ``first``) the lines are added. If
         exactly these texts stand at ``first`` already, nothing changes and the

@@ -9,7 +9,7 @@ import sys
 
 from aiohttp import web
 
-from taskserver.config import PARSER_LINE_LIMIT, Settings
+from taskserver.config import BODY_BUFFER, PARSER_LINE_LIMIT, Settings
 
 
 def log_to_stderr() -> None:
@@ -37,4 +37,5 @@ def make_runner(app: web.Application, settings: Settings) -> web.AppRunner:
         auto_decompress=False,  # compressed bodies are refused, with an answer in the room's shape
         max_line_size=PARSER_LINE_LIMIT,
         max_field_size=PARSER_LINE_LIMIT,
+        read_bufsize=BODY_BUFFER // 2,  # aiohttp stops reading at twice of it
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskserver.errors import AppendConflict, OutputFull, TaskExists, TaskFinished, TaskNotFinished
+from taskserver.errors import AppendConflict, OutputFull, TaskExists, TaskFinished, TaskNotFinished, TaskNotFound
 from taskserver.model import (
     CANCELLED_CODE,
     INTERRUPTED_CODE,
@@ -46,6 +46,12 @@ def id_taken(task_id: str) -> TaskExists:
 def place_taken(place: Place, task_id: str) -> TaskExists:
     """The error for a task whose place in a run has another one, ``task_id``."""
     return TaskExists(f"the run has try {place.try_number} of task {place.task_id!r} already", {"id": task_id})
+
+
+def check_log(task: Task, log: int | None) -> None:
+    """Raise TaskNotFound if a caller means another task, which had this one's id."""
+    if log is not None and log != task.log:
+        raise TaskNotFound(f"there is no task {task.id!r} any more but another one")
 
 
 def check_running(task: Task) -> None:

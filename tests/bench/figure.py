@@ -82,6 +82,7 @@ class Figure(abc.ABC):
         connections: how many are open at once, for the limit of file descriptors.
         point: its place on a curve, if it has one.
         only_plotted: it is there for the curve: measured with ``--plot`` or where ``--only`` names it.
+        on_postgres: it is about PostgreSQL: measured with ``--database``, and then only such figures are.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Figure(abc.ABC):
     connections: int = 64
     point: Point | None = None
     only_plotted: bool = False
+    on_postgres: bool = False
 
     def yardsticks(self, bench: Bench) -> Sequence[Yardstick]:
         """What ours is measured beside: ``yardstick``, and what else ``bench`` has been given the software for."""

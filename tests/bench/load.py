@@ -39,13 +39,15 @@ class Connection(asyncio.Protocol):
     """One keep-alive connection. Set ``on_response`` (and ``on_failure``) before sending.
 
     ``on_chunks``, if set, gets the chunks of a chunked body that goes on, as
-    they come; the response has only those that came with its end.
+    they come; the response has only those that came with its end. ``on_data``,
+    if set, gets all that comes as it is, and nothing is parsed.
     """
 
     def __init__(self) -> None:
         self.on_response: Callable[[Connection, Response], None] = _surprise
         self.on_failure: Callable[[Exception], None] = _ignore
         self.on_chunks: Callable[[Connection, list[bytes]], None] | None = None
+        self.on_data: Callable[[Connection, bytes], None] | None = None
         self._reader = ResponseReader()
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
@@ -56,6 +58,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
 
     def data_received(self, data: bytes) -> None:
+        if self.on_data is not None:
+            self.on_data(self, data)
+            return
         try:
             response = self._reader.feed(data)
             if response is not None:

@@ -8,10 +8,12 @@ import resource
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from tests.bench.figure import Figure, Sample, Yardstick
 from tests.bench.load import LoadError
+from tests.bench.postgres import cpu_of_all, first_process
 from tests.bench.servers import TICKS, Bench
 from tests.bench.summary import Result, Round
 
@@ -22,12 +24,14 @@ OTHER_FILES = 100  # file descriptors beside the connections: databases, pipes, 
 Say = Callable[[str], None]
 
 
-def pick(figures: Sequence[Figure], only: str | None, plot: bool = False) -> list[Figure]:
+def pick(figures: Sequence[Figure], only: str | None, plot: bool = False, postgres: bool = False) -> list[Figure]:
     """The figures whose names match one of the patterns in ``only``, separated by commas; without it, all.
 
     Those that are there for a curve only must be named, or wanted for a ``plot``.
+    ``postgres``: those about PostgreSQL, and no others.
     Raises ValueError for a pattern that matches none.
     """
+    figures = [figure for figure in figures if figure.on_postgres is postgres]
     if only is None:
         return [figure for figure in figures if plot or not figure.only_plotted]
     picked: dict[str, Figure] = {}
@@ -59,10 +63,11 @@ async def run(figures: Sequence[Figure], bench: Bench, rounds: int, say: Say) ->
 
 async def _rounds(figure: Figure, yardsticks: Sequence[Yardstick], bench: Bench, rounds: int, say: Say) -> list[Round]:
     done = []
+    database = None if bench.postgres is None else await first_process(bench.postgres)
     sides = [figure.ours, *(yardstick.measure for yardstick in yardsticks)]
     for number in range(rounds):
         say(f"{figure.name}, round {number + 1} of {rounds}")
-        others = watch_others()
+        others = watch_others(partial(cpu_of_all, database))
         # Who goes first changes: no side always finds what another one left.
         turn = sides if number % 2 == 0 else sides[::-1]
         samples = [await _sample(measure(bench)) for measure in turn]
@@ -81,14 +86,14 @@ async def _sample(measuring: Awaitable[Sample]) -> Sample:
         gc.enable()
 
 
-def watch_others() -> Callable[[], float]:
+def watch_others(database: Callable[[], float] = float) -> Callable[[], float]:
     """A function that tells how many cores other programs have used on average since this call.
 
     The servers of the measurements have ended by then, so that they count as
-    this process' children.
+    this process' children. ``database`` tells the CPU seconds of what has not.
     """
-    start, busy, own = time.monotonic(), _busy(), _own()
-    return lambda: max(0.0, _busy() - busy - (_own() - own)) / (time.monotonic() - start)
+    start, busy, own = time.monotonic(), _busy(), _own() + database()
+    return lambda: max(0.0, _busy() - busy - (_own() + database() - own)) / (time.monotonic() - start)
 
 
 def _busy() -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.bench.load import Connection, LoadError
 from tests.bench.wire import Response, build_head, build_request
+from tests.postgres import PostgresServer
 from tests.server import Server
 
 REPOSITORY = Path(__file__).parents[2]
@@ -91,6 +92,7 @@ class Bench:
         nginx: the program, with its nchan module, if it is there to be measured beside.
         durable_streams: the folder in which npm has installed @durable-streams/server, if it is there.
         build: a shell command whose output is stored, in the place of our own build.
+        postgres: the PostgreSQL on which figures about it make schemas for themselves.
     """
 
     folder: Path
@@ -99,6 +101,7 @@ class Bench:
     nginx: Path | None = None
     durable_streams: Path | None = None
     build: str | None = None
+    postgres: PostgresServer | None = None
 
     def scaled(self, count: int) -> int:
         """How many of something that is stored by the million."""

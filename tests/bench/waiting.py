@@ -105,6 +105,33 @@ class Waiters:
             self._done.set_exception(error)
 
 
+class LightWaiters(Waiters):
+    """Waiters whose answers are counted by their bytes only, where reading so many would be what is measured.
+
+    ``like`` is an answer of the length and the status that all of them must have.
+    """
+
+    def __init__(self, target: Target, clients: list[Connection], like: bytes) -> None:
+        super().__init__(target, clients)
+        self._status, _, _ = like.partition(b"\r\n")
+        self._size = len(like)
+        self._begun: dict[Connection, int] = {}  # bytes of answers of which a part is still to come
+
+    async def begin(self, request: bytes) -> None:
+        for client in self._clients:
+            client.on_data = self._received
+        await super().begin(request)
+
+    def _received(self, connection: Connection, data: bytes) -> None:
+        begun = self._begun.pop(connection, 0)
+        if not begun and not data.startswith(self._status):
+            self._failed(LoadError(f"an answer is not like the others: {data[:200]!r}"))
+        elif begun + len(data) == self._size:
+            self._told()
+        else:
+            self._begun[connection] = begun + len(data)
+
+
 class Streams(Waiters):
     """Clients that read streams. They are told by the stream's end, or by ``event`` if there is one.
 

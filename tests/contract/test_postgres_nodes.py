@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -12,7 +14,15 @@ from typing import Any, TypeVar
 import pytest
 
 from taskserver.dagmodel import Run, RunState
-from taskserver.errors import StoreOpenError, StoreUnavailable, TaskExists, TaskFinished, TaskServerError
+from taskserver.errors import (
+    AppendConflict,
+    StoreOpenError,
+    StoreUnavailable,
+    TaskExists,
+    TaskFinished,
+    TaskNotFound,
+    TaskServerError,
+)
 from taskserver.model import Outcome, TaskState
 from taskserver.store import Appended, Store
 from taskserver.stores import open_store, open_wakeup
@@ -119,6 +129,40 @@ class TestTwoNodes:
         with pytest.raises(TaskFinished):
             await nodes.a.append("build", lines("x"), None, NOW)
 
+    async def test_what_changed_through_another_node_counts_for_the_next_append(self, nodes: Nodes) -> None:
+        for name in ("asked", "ended", "gone"):
+            await create(nodes.a, name, lease=30)
+            await nodes.a.append(name, lines("a"), 0, NOW)
+            assert await nodes.a.append(name, lines("b"), 1, NOW + SECOND) == Appended(1, 2)
+        assert (await nodes.b.get_task("asked")).lease_expires_at == NOW + 31 * SECOND
+        await nodes.b.request_cancel("asked", NOW)
+        assert await nodes.a.append("asked", lines("c"), 2, NOW) == Appended(2, 3, cancel_requested=True)
+        for name in ("ended", "gone"):
+            await nodes.b.finish(name, SUCCESS, NOW)
+        with pytest.raises(TaskFinished):
+            await nodes.a.append("ended", lines("c"), 2, NOW)
+        await nodes.b.delete_task("gone")
+        with pytest.raises(TaskNotFound):
+            await nodes.a.append("gone", lines("c"), None, NOW)
+
+    async def test_appends_that_do_not_fit_keep_their_order(self, nodes: Nodes) -> None:
+        task = await create(nodes.a)
+        await nodes.a.append("build", lines("line 0"), 0, NOW)
+        calls = [nodes.a.append("build", lines("line 1"), 1, NOW)]
+        calls += [nodes.a.append("build", lines("line 1"), 1, NOW)]  # a repeat, which must be looked up
+        calls += [nodes.a.append("build", lines(f"line {number}"), None, NOW) for number in (2, 3)]
+        answers = await asyncio.gather(*calls)
+        assert [answer.first for answer in answers] == [1, 1, 2, 3]
+        assert await texts(nodes.b, task.log) == numbered(0, 4)
+
+    async def test_lines_that_are_more_than_a_chunk_are_split(self, nodes: Nodes) -> None:
+        task = await create(nodes.a)
+        batch = [f"{line:06d} ".ljust(200, ".") for line in range(2000)]
+        for first in range(0, 6000, 2000):
+            await nodes.a.append("build", lines(*batch), first, NOW)
+        assert await texts(nodes.b, task.log) == batch * 3
+        assert len(await chunks(nodes.b, task.log)) > 9
+
     async def test_producers_on_both_get_dense_numbers(self, nodes: Nodes) -> None:
         task = await create(nodes.a)
         recorders = [Recorder(), Recorder()]
@@ -141,6 +185,42 @@ class TestTwoNodes:
             assert told == sorted(told)
             versions = [change.task.version for change in recorder.of("build")]
             assert versions == sorted(versions)
+
+    async def test_what_both_do_to_the_same_tasks_at_random_adds_up(self, nodes: Nodes) -> None:
+        rng = random.Random(5)
+        tasks = [await create(nodes.a, f"t{number}", lease=30 if number % 2 else None) for number in range(6)]
+        for task in tasks:
+            await nodes.a.heartbeat(task.id, NOW)  # so that a cancellation does not end it
+        said: dict[str, dict[int, str]] = {task.id: {} for task in tasks}
+        told: list[Recorder] = [Recorder(), Recorder()]
+        for store, recorder in zip((nodes.a, nodes.b), told, strict=True):
+            store.listen(recorder)
+
+        async def step(name: str) -> None:
+            store, task_id, what = rng.choice([nodes.a, nodes.b]), rng.choice(tasks).id, rng.random()
+            if what < 0.1:
+                await store.heartbeat(task_id, NOW)
+            elif what < 0.15:
+                await store.request_cancel(task_id, NOW)
+            else:
+                batch = [f"{name}.{line}" for line in range(rng.choice([1, 1, 1, 20]))]
+                first = (await store.get_task(task_id)).last if what < 0.4 else None
+                answer = await store.append(task_id, lines(*batch), first, NOW)
+                said[task_id].update(zip(range(answer.first, answer.last), batch, strict=True))
+
+        async def produce(name: str) -> None:
+            for number in range(60):
+                with contextlib.suppress(AppendConflict):
+                    await step(f"{name}.{number}")
+
+        await asyncio.wait_for(asyncio.gather(*(produce(str(number)) for number in range(24))), LIMIT)
+        for task in tasks:
+            last = (await nodes.b.get_task(task.id)).last
+            assert await texts(nodes.a, task.log) == [said[task.id][number] for number in range(last)]
+            assert len(said[task.id]) == last
+            for recorder in told:
+                versions = [change.task.version for change in recorder.of(task.id)]
+                assert versions == sorted(set(versions))
 
     async def test_one_of_two_with_the_same_id_or_cursor_wins(self, nodes: Nodes) -> None:
         for number in range(15):

@@ -27,6 +27,20 @@ def test_any_node_serves_any_request(nodes: Nodes) -> None:
     assert (shown["finished"], shown["state"], shown["last"]) == (True, "cancelled", 20)
 
 
+def test_an_id_that_was_given_to_another_owner_elsewhere_is_not_the_first_ones_any_more(nodes: Nodes) -> None:
+    ann, bob = nodes.a.new_key("ann", "read", "write"), nodes.a.new_key("bob", "read", "write")
+    assert nodes.a.post("/v1/tasks", {"id": "build"}, key=ann).status == 201
+    for _ in range(2):
+        assert nodes.a.post("/v1/tasks/build/output", "a", key=ann).status == 200
+    assert nodes.b.post("/v1/tasks/build/finish", {"code": 0}, key=ann).status == 200
+    assert nodes.b.call("DELETE", "/v1/tasks/build", key=ann).status == 204
+    assert nodes.b.post("/v1/tasks", {"id": "build"}, key=bob).status == 201
+    assert nodes.a.post("/v1/tasks/build/output", "b", key=ann).status == 404
+    for _ in range(2):
+        assert nodes.a.post("/v1/tasks/build/output", "c", key=bob).status == 200
+    assert nodes.b.get("/v1/tasks/build", key=bob).json["output"] == ["c", "c"]
+
+
 def test_a_wait_on_one_node_ends_with_what_comes_through_the_other(nodes: Nodes) -> None:
     task = nodes.a.new_task()
     with ThreadPoolExecutor(2) as pool:

@@ -20,7 +20,7 @@ from tests.bench.load import SOURCES, Connection, LoadError, connections, paced_
 from tests.bench.rivals import durable_streams_version, nginx_version
 from tests.bench.runner import allow_files, pick, run
 from tests.bench.servers import Bench, Target
-from tests.bench.waiting import Streams
+from tests.bench.waiting import LightWaiters, Streams
 from tests.bench.wire import ProtocolError, Response, ResponseReader, build_chunk, build_request
 from tests.unit.bench_figures import Broken, Crowded, Fake, Wide
 
@@ -154,6 +154,28 @@ class TestWaiting:
                     streams.check_waiting()
                 assert streams.parts == 4 * 5
 
+    async def test_light_waiters_count_whole_answers(self, bench: Bench) -> None:
+        with bench.bare() as target:
+            async with connections(target.port, 1) as (producer,), connections(target.port, 5) as clients:
+                for size in (10, 500_000):  # which comes in parts
+                    await target.set_answer(producer, b"x" * size)
+                    reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+                    writer.write(target.get("/get"))
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    like = head + await reader.readexactly(size)
+                    writer.close()
+                    waiters = LightWaiters(target, clients, like)
+                    for _ in range(2):
+                        await waiters.begin(target.get("/wait"))
+                        assert len((await waiters.wake(producer, target.post("/wake", b""))).latencies) == 5
+
+    async def test_light_waiters_notice_another_status(self, bench: Bench) -> None:
+        with bench.bare() as target:
+            async with connections(target.port, 1) as clients:
+                waiters = LightWaiters(target, clients, b"HTTP/1.1 200 OK\r\n\r\n")
+                with pytest.raises(LoadError, match=r"not like the others: b'HTTP/1\.1 404"):
+                    await waiters.begin(target.get("/nowhere"))
+
     async def test_lines_and_an_end_on_the_same_connections(self, bench: Bench) -> None:
         with bench.bare() as target:
             async with connections(target.port, 1) as (producer,), connections(target.port, 4) as clients:
@@ -250,7 +272,10 @@ class TestFigures:
 
     def test_pick(self) -> None:
         figures = all_figures()
-        assert pick(figures, None, plot=True) == figures
+        about_postgres = pick(figures, None, postgres=True)
+        assert {one.name[:3] for one in about_postgres} == {"pg-"}
+        figures = pick(figures, None, plot=True)
+        assert not {one.name for one in figures} & {one.name for one in about_postgres}
         assert {one.name for one in figures} - {one.name for one in pick(figures, None)} == {
             "wake-append-100",
             "wake-append-300",

@@ -37,7 +37,25 @@ class Database:
         self.reports: list[str] = []
         self.held: asyncio.Event | None = None
         self.fail: Callable[[list[str], bool], None] = lambda names, alone: None
-        self.committer = GroupCommitter(self.transact, self.reports.extend, min_beside=1)
+        self.tried: list[list[str]] = []
+        self.changed: set[str] = set()  # what cannot be done directly
+        self.break_down: Exception | None = None
+        self.committer = self.new_committer(min_beside=1)
+
+    def new_committer(self, **options: Any) -> GroupCommitter:
+        return GroupCommitter(self.transact, self.reports.extend, self.attempt, **options)
+
+    async def attempt(self, jobs: Sequence[Job]) -> tuple[list[Any], list[Job]]:
+        names = [job.operation.name for job in jobs]
+        self.tried.append(names)
+        if self.held is not None:
+            await self.held.wait()
+        if self.break_down is not None:
+            raise self.break_down
+        for job in jobs:
+            job.result = f"did {job.operation.name} directly"
+        left = [job for job in jobs if job.operation.name in self.changed]
+        return [name for name in names if name not in self.changed], left
 
     async def transact(self, jobs: Sequence[Job], alone: bool) -> list[Any]:
         names = [job.operation.name for job in jobs]
@@ -56,6 +74,9 @@ class Database:
 
     def submit(self, name: str, *tasks: str, alone: bool = False) -> asyncio.Future[Any]:
         return self.committer.submit(Step(name, tasks, alone))
+
+    def submit_direct(self, name: str, *tasks: str) -> asyncio.Future[Any]:
+        return self.committer.submit(Step(name, tasks), direct=True)
 
 
 @pytest.fixture
@@ -193,7 +214,7 @@ async def test_one_by_one_what_needs_more_goes_again_with_all_behind_it(database
 
 
 async def test_a_few_wait_for_the_next_group_but_not_for_long(database: Database) -> None:
-    committer = GroupCommitter(database.transact, database.reports.extend, min_beside=3)
+    committer = database.new_committer(min_beside=3)
     go = database.hold()
     calls = [committer.submit(Step("a", ["a"]))]
     await eventually(lambda: len(database.groups) == 1)
@@ -207,6 +228,54 @@ async def test_a_few_wait_for_the_next_group_but_not_for_long(database: Database
     await asyncio.gather(*calls)
 
 
+async def test_what_may_be_done_directly_goes_together_and_no_transaction_is_needed(database: Database) -> None:
+    calls = [database.submit_direct("a", "a"), database.submit("b", "b"), database.submit_direct("c", "c")]
+    assert await asyncio.gather(*calls) == ["did a directly", "did b", "did c directly"]
+    assert database.tried == [["a", "c"]]
+    assert database.groups == [["b"]]
+
+
+async def test_what_was_not_done_directly_is_done_in_a_transaction_before_what_follows(database: Database) -> None:
+    database.changed = {"b1"}
+    go = database.hold()
+    calls = [database.submit_direct("a1", "a"), database.submit_direct("b1", "b")]
+    await eventually(lambda: len(database.tried) == 1)
+    calls += [database.submit_direct("b2", "b"), database.submit_direct("c1", "c")]
+    go.set()
+    assert await asyncio.gather(*calls) == ["did a1 directly", "did b1", "did b2 directly", "did c1 directly"]
+    assert database.groups == [["b1"]]
+    assert database.reports.index("b1") < database.reports.index("b2")
+
+
+async def test_what_is_alone_takes_what_may_be_done_directly_along(database: Database) -> None:
+    go = database.hold()
+    calls = [database.submit("a1", "a")]
+    await eventually(lambda: len(database.groups) == 1)
+    calls += [database.submit("all", alone=True), database.submit_direct("a2", "a")]
+    go.set()
+    await asyncio.gather(*calls)
+    assert database.groups == [["a1"], ["all", "a2"]]
+    assert database.tried == []
+
+
+async def test_when_the_direct_way_fails_the_transaction_tells_whose_fault_it_is(database: Database) -> None:
+    def fail(names: list[str], alone: bool) -> None:
+        if "b" in names:
+            raise TaskNotFound("b") if len(names) == 1 else asyncpg.DataError("b")
+
+    database.fail, database.break_down = fail, asyncpg.DataError("one of them")
+    calls = [database.submit_direct(name, name) for name in "abc"]
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    assert [done[0], type(done[1]), done[2]] == ["did a", TaskNotFound, "did c"]
+
+
+async def test_what_may_have_been_done_directly_is_not_repeated(database: Database) -> None:
+    database.break_down = failures.OutcomeUnknown("cut")
+    calls = [database.submit_direct(name, name) for name in "ab"]
+    assert [type(done) for done in await asyncio.gather(*calls, return_exceptions=True)] == [StoreUnavailable] * 2
+    assert database.groups == []
+
+
 async def test_a_large_group_is_split_by_its_bytes(database: Database) -> None:
     calls = [database.committer.submit(Step(name, [name], size=10 * 1024 * 1024)) for name in "abcd"]
     await asyncio.gather(*calls)
@@ -217,7 +286,7 @@ async def test_a_listener_that_fails_does_not_keep_the_answers(database: Databas
     def report(changes: Sequence[Any]) -> None:
         raise ValueError("a bug")
 
-    committer = GroupCommitter(database.transact, report)
+    committer = GroupCommitter(database.transact, report, database.attempt)
     assert await committer.submit(Step("a")) == "did a"
 
 

@@ -51,7 +51,7 @@ class Scene:
 
     def append(self, task_id: str, *texts: str, **options: Any) -> Appended:
         return self.group(
-            lambda tx: tx.tasks.append(task_id, encode_lines(texts, NOW), None, NOW, MAX_LINE_NUMBER), **options
+            lambda tx: tx.tasks.append(task_id, encode_lines(texts, NOW), None, NOW, MAX_LINE_NUMBER, None), **options
         )
 
     def run(self, begin: str) -> list[str]:
@@ -100,7 +100,7 @@ def test_appends_to_one_task_become_one_row_and_its_own_row_is_written_once(scen
 
     def work(tx: SqliteTransaction) -> list[Appended]:
         return [
-            tx.tasks.append("a", encode_lines([text], NOW), None, NOW + number, MAX_LINE_NUMBER)
+            tx.tasks.append("a", encode_lines([text], NOW), None, NOW + number, MAX_LINE_NUMBER, None)
             for number, text in enumerate("xyz")
         ]
 

@@ -8,7 +8,8 @@ the larger the groups.
 Order: operations on one task, by one node, are committed and reported in the
 order in which they were submitted. So a task is in one group at a time, and an
 operation that works on more than the tasks it names is in a group that runs
-alone, after all that was submitted before it.
+alone, after all that was submitted before it. Operations that may be done
+directly are in groups of their own: such a group is one round trip.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 from taskserver.config import MIB
 from taskserver.errors import StoreUnavailable, TaskServerError
-from taskserver.stores.postgres.failures import Conflicts, Everybodys, Lost, OutcomeUnknown, as_answer
+from taskserver.stores.postgres.failures import Conflicts, Everybodys, Lost, OutcomeUnknown, as_answer, describe
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +59,14 @@ class Operation(Protocol):
         """About how many bytes it brings."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
-    """An operation and its answer."""
+    """An operation and its answer. ``direct``: it may be possible without a transaction of several statements."""
 
     operation: Any
     future: asyncio.Future[Any]
     alone: bool
+    direct: bool = False
     result: Any = None
     error: Exception | None = None
 
@@ -75,19 +77,31 @@ Transact = Callable[[Sequence[Job], bool], Awaitable[list[Any]]]
 It sets each job's ``result`` or, with a TaskServerError, its ``error``. What it raises has undone everything.
 """
 
+Attempt = Callable[[Sequence[Job]], Awaitable[tuple[list[Any], list[Job]]]]
+"""Tries to do jobs directly; returns the changes once they are durable, and the jobs that must be run in a transaction.
+
+It sets the others' ``result``. If it raises anything but OutcomeUnknown, nothing was done.
+"""
+
 
 class GroupCommitter:
-    """Gathers operations into groups and runs these with ``transact``.
+    """Gathers operations into groups and runs these with ``transact``, or with ``direct`` where that may do.
 
     ``report`` is called with the changes of each durable group, before the
     operations' callers get their answers.
     """
 
     def __init__(
-        self, transact: Transact, report: Callable[[Sequence[Any]], None], *, min_beside: int = MIN_BESIDE
+        self,
+        transact: Transact,
+        report: Callable[[Sequence[Any]], None],
+        direct: Attempt,
+        *,
+        min_beside: int = MIN_BESIDE,
     ) -> None:
         self._transact = transact
         self._report = report
+        self._direct = direct
         self._min_beside = min_beside
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Job] = deque()
@@ -98,8 +112,8 @@ class GroupCommitter:
         self._pumping = False
         self._late: asyncio.TimerHandle | None = None
 
-    def submit(self, operation: Operation) -> asyncio.Future[Any]:
-        """Queue an operation; the future has its result once that is durable.
+    def submit(self, operation: Operation, *, direct: bool = False) -> asyncio.Future[Any]:
+        """Queue an operation; the future has its result once that is durable. ``direct``: try that first.
 
         Giving up on the future does not take the operation back.
         """
@@ -107,7 +121,7 @@ class GroupCommitter:
         if self._closed:
             future.set_exception(StoreUnavailable("the database is closed"))
         else:
-            self._queue.append(Job(operation, future, operation.alone))
+            self._queue.append(Job(operation, future, operation.alone, direct))
             self._pump_soon()
         return future
 
@@ -148,6 +162,7 @@ class GroupCommitter:
 
     def _take(self) -> list[Job]:
         """The next jobs that may go together, and with the groups that are under way."""
+        direct = self._queue[0].direct
         if self._queue[0].alone:
             if self._groups:
                 return []
@@ -162,7 +177,9 @@ class GroupCommitter:
                 break
             self._queue.popleft()
             tasks = job.operation.tasks
-            if not self._alone and not (self._busy.isdisjoint(tasks) and waiting.isdisjoint(tasks)):
+            if not self._alone and (
+                job.direct is not direct or not (self._busy.isdisjoint(tasks) and waiting.isdisjoint(tasks))
+            ):
                 left.append(job)
                 waiting.update(tasks)
             else:
@@ -172,18 +189,34 @@ class GroupCommitter:
         return taken
 
     async def _run(self, jobs: list[Job], tasks: set[str]) -> None:
-        changes, again = await self._commit(jobs)
-        self._deliver(jobs[: len(jobs) - len(again)], changes)
+        if jobs[0].direct and not self._alone:
+            changes, again = await self._commit_directly(jobs)
+        else:
+            changes, again = await self._commit(jobs)
+        self._deliver(jobs, changes, again)
         self._busy -= tasks
         self._alone = False
-        for job in reversed(again):
-            job.alone = True
-            self._queue.appendleft(job)
+        self._queue.extendleft(reversed(again))
         # The group is done, although its task is not: let the next one take its place.
         current = asyncio.current_task()
         assert current is not None
         self._groups.discard(current)
         self._pump()
+
+    async def _commit_directly(self, jobs: list[Job]) -> tuple[list[Any], list[Job]]:
+        """Do the jobs directly; return the changes, and the jobs that have to be run in a transaction."""
+        try:
+            changes, again = await self._direct(jobs)
+        except OutcomeUnknown as error:
+            for job in jobs:
+                job.error = as_answer(error)
+            return [], []
+        except Exception as error:  # nothing was done: the transaction does it, or tells whose fault it is
+            log.info("a group is tried again: %s", describe(error))
+            changes, again = [], jobs
+        for job in again:
+            job.direct = False
+        return changes, again
 
     async def _commit(self, jobs: list[Job]) -> tuple[list[Any], list[Job]]:
         """Run the jobs in one transaction; if that fails, each in one of its own, so that only the culprit suffers.
@@ -193,6 +226,8 @@ class GroupCommitter:
         try:
             return await self._attempt(jobs), []
         except NotAlone:
+            for job in jobs:
+                job.alone = True
             return [], jobs
         except Exception as error:
             if len(jobs) == 1 or isinstance(error, (*Everybodys, OutcomeUnknown, TaskServerError)):
@@ -203,6 +238,8 @@ class GroupCommitter:
         for number, job in enumerate(jobs):
             more, again = await self._commit([job])
             if again:
+                for job in jobs[number:]:
+                    job.alone = True
                 return changes, jobs[number:]
             changes += more
         return changes, []
@@ -222,14 +259,16 @@ class GroupCommitter:
             await asyncio.sleep(PAUSE * 2**attempt * (0.5 + random.random()))  # noqa: S311 - nothing secret
         raise AssertionError("unreachable")
 
-    def _deliver(self, jobs: list[Job], changes: list[Any]) -> None:
+    def _deliver(self, jobs: list[Job], changes: list[Any], again: list[Job]) -> None:
+        """Report the changes, and answer the jobs, but for those that are run again."""
         if changes:
             try:
                 self._report(changes)
             except Exception:  # a bug of the listener's must not leave the callers waiting: their changes are durable
                 log.exception("the report of a commit failed")
+        left = set(again)
         for job in jobs:
-            if job.future.done():  # its caller has left
+            if job in left or job.future.done():  # its caller has left
                 continue
             if job.error is not None:
                 job.future.set_exception(job.error)

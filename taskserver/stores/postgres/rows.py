@@ -137,7 +137,7 @@ _CHUNK_TYPES = ("bigint", "bigint", "integer", "smallint", "bytea", "bytea")
 def add_chunks(first_argument: int) -> str:
     """The statement that adds chunks, with its arguments from ``$first_argument`` on."""
     columns = ", ".join(f"${number}::{name}[]" for number, name in enumerate(_CHUNK_TYPES, first_argument))
-    return f"INSERT INTO chunk ({CHUNK_COLUMNS}) SELECT * FROM unnest({columns})"
+    return f"INSERT INTO chunk ({CHUNK_COLUMNS}) SELECT new.* FROM unnest({columns}) AS new ({CHUNK_COLUMNS})"
 
 
 ADD_CHUNKS = add_chunks(1)

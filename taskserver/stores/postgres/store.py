@@ -21,6 +21,7 @@ from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskF
 from taskserver.store import AnyChange, Appended, Ended, Listener, Store
 from taskserver.stores.postgres.committer import LANES, GroupCommitter, Job
 from taskserver.stores.postgres.connect import Address, Pool, transaction
+from taskserver.stores.postgres.direct import DirectAppends, Remembered
 from taskserver.stores.postgres.failures import describe
 from taskserver.stores.postgres.keys import KeyWrites
 from taskserver.stores.postgres.reads import Heads, Readers
@@ -57,7 +58,12 @@ class PostgresStore(Store):
         self._runs = Heads(self._reader, _RUNS, run_from_row, _no_run)
         self._revocations: Revocations | None = None
         self._listener: Listener = _nobody
-        self._committer = GroupCommitter(self._transact, self._report)
+        self._remembered = Remembered()
+        # Without prepared statements the driver may be given another connection between parsing and executing one, and
+        # only a transaction holds it.
+        self._has_direct = address.statement_cache_size > 0
+        direct = DirectAppends(writers, self._remembered)
+        self._committer = GroupCommitter(self._transact, self._report, direct.run)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -133,10 +139,19 @@ class PostgresStore(Store):
         return [task_from_row(row) for row in rows]
 
     async def append(
-        self, task_id: str, lines: Lines, first: int | None, now: int, limit: int = MAX_LINE_NUMBER
+        self,
+        task_id: str,
+        lines: Lines,
+        first: int | None,
+        now: int,
+        limit: int = MAX_LINE_NUMBER,
+        log: int | None = None,
     ) -> Appended:
-        arguments, size = (task_id, lines, first, now, limit), len(lines.payload)
-        return await self._submit("tasks", TaskWrites.append, *arguments, tasks=[task_id], size=size)
+        arguments = (task_id, lines, first, now, limit, log)
+        operation = Operation("tasks", TaskWrites.append, arguments, (task_id,), size=len(lines.payload))
+        direct = lines.count > 0 and self._has_direct and self._remembered.get(task_id) is not None
+        answer: Appended = await self._committer.submit(operation, direct=direct)
+        return answer
 
     async def finish(
         self,
@@ -330,6 +345,7 @@ class PostgresStore(Store):
         return work.changes
 
     def _report(self, changes: Sequence[AnyChange]) -> None:
+        self._remembered.take_over(changes)
         self._listener(changes)
 
 

@@ -63,8 +63,11 @@ class TaskWrites:
         self._tx.runs.note(task)
         return task
 
-    async def append(self, task_id: str, lines: Lines, first: int | None, now: int, limit: int) -> Appended:
+    async def append(
+        self, task_id: str, lines: Lines, first: int | None, now: int, limit: int, log: int | None
+    ) -> Appended:
         work = await self._works.load(task_id)
+        taskrules.check_log(work.task, log)
         if first is not None and first != work.last:
             await self._check_repeat(work, lines, first)
             return Appended(first, first + lines.count, work.task.cancel_requested)

@@ -116,9 +116,15 @@ class SqliteStore(Store):
         return [task_from_row(row) for row in rows]
 
     async def append(
-        self, task_id: str, lines: Lines, first: int | None, now: int, limit: int = MAX_LINE_NUMBER
+        self,
+        task_id: str,
+        lines: Lines,
+        first: int | None,
+        now: int,
+        limit: int = MAX_LINE_NUMBER,
+        log: int | None = None,
     ) -> Appended:
-        return await self._tasks(TaskWrites.append, task_id, lines, first, now, limit)
+        return await self._tasks(TaskWrites.append, task_id, lines, first, now, limit, log)
 
     async def finish(
         self,

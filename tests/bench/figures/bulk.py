@@ -89,20 +89,25 @@ class Live(Bulk):
     async def ingest(self, bench: Bench, target: Target) -> Sample:
         async with connections(target.port, 1) as (client,):
             await _create(target, client, 0)
-            await client.ask(target.post("/v1/tasks/bench00/output", text(0, LINES)))  # warm-up
-            piece = build_chunk(text(0, PIECE))
-            response = client.expect()
-            start, cpu = time.perf_counter(), time.process_time()
-            client.send(target.post_chunked("/v1/tasks/bench00/output"))
-            sent = 0
-            while time.perf_counter() - start < bench.seconds and not response.done():
-                client.send(piece)
-                sent += PIECE
-                await asyncio.wait_for(client.drain(), ANSWER_LIMIT)
-            client.send(build_chunk(b""))
-            await answer(response)
-            elapsed = time.perf_counter() - start
-            return {"rate": sent / elapsed, CLIENT_CPU: (time.process_time() - cpu) / elapsed}
+            return await send_live(target, client, bench.seconds)
+
+
+async def send_live(target: Target, client: Connection, seconds: float) -> Sample:
+    """Send one body to the task bench00."""
+    await client.ask(target.post("/v1/tasks/bench00/output", text(0, LINES)))  # warm-up
+    piece = build_chunk(text(0, PIECE))
+    response = client.expect()
+    start, cpu = time.perf_counter(), time.process_time()
+    client.send(target.post_chunked("/v1/tasks/bench00/output"))
+    sent = 0
+    while time.perf_counter() - start < seconds and not response.done():
+        client.send(piece)
+        sent += PIECE
+        await asyncio.wait_for(client.drain(), ANSWER_LIMIT)
+    client.send(build_chunk(b""))
+    await answer(response)
+    elapsed = time.perf_counter() - start
+    return {"rate": sent / elapsed, CLIENT_CPU: (time.process_time() - cpu) / elapsed}
 
 
 async def _create(target: Target, client: Connection, number: int) -> None:
