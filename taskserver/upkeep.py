@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -138,5 +137,9 @@ class Upkeep:
                     log.info("removed %d tasks and %d runs that had ended long ago", removed.tasks, removed.runs)
             except StoreUnavailable as error:
                 log.error("cannot remove old tasks: %s", error)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._deleted.wait(), self._timing.retention)
+            # Not wait_for: until Python 3.12 it may swallow the cancellation that ends this.
+            timer = asyncio.get_running_loop().call_later(self._timing.retention, self._deleted.set)
+            try:
+                await self._deleted.wait()
+            finally:
+                timer.cancel()

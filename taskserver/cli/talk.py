@@ -25,8 +25,10 @@ def talks(command: Talk) -> Callable[..., None]:
     return connection_options(callback)
 
 
-def talk(command: Talk, *, url: str, key: str | None, key_file: str | None, database: str, **options: Any) -> NoReturn:
-    """Run such a command, and leave with its exit code."""
+def talk(
+    command: Talk, /, *, url: str, key: str | None, key_file: str | None, database: str, **options: Any
+) -> NoReturn:
+    """Run such a command, and leave with its exit code. (One of them has an option that is named ``command``.)"""
     try:
         client = TaskClient(url, find_key(key, key_file, database))
     except ValueError as error:

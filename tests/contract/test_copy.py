@@ -9,6 +9,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,7 +20,6 @@ from taskserver.model import ApiKey, NewTask, Scope, Stream, TaskFilter
 from taskserver.stores import copy_database, open_store
 from taskserver.stores.archive import Kind, Size
 from taskserver.stores.copying import Summary
-from taskserver.stores.postgres.archive import PostgresArchive
 from tests.contract.helpers import FAILURE, NOW, SECOND, create, finished, lines, numbered, sides, texts
 from tests.contract.run_helpers import CLAIM, add_task, claim, events, register, trigger
 from tests.postgres import PostgresServer
@@ -194,9 +194,9 @@ async def interrupt(source: str, target: str, after: int = 1) -> None:
 async def test_an_interrupted_copy_is_not_served_and_goes_on(
     way: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for backend in ("sqlite", "postgres"):
-        monkeypatch.setattr(f"taskserver.stores.{backend}.archive.PAGE_ROWS", 7)
     source, target = way
+    for backend in {urlsplit(url).scheme.replace("postgresql", "postgres") for url in way}:
+        monkeypatch.setattr(f"taskserver.stores.{backend}.archive.PAGE_ROWS", 7)
     await fill(source)
     for pages in (3, 2):
         await interrupt(source, target, pages)
@@ -240,6 +240,8 @@ async def test_databases_that_are_in_use_are_refused(way: tuple[str, str]) -> No
 async def test_a_node_does_not_start_while_its_database_is_copied(postgres: PostgresServer, tmp_path: Path) -> None:
     url = await postgres.database(tmp_path)
     await fill(url)
+
+    from taskserver.stores.postgres.archive import PostgresArchive  # which needs a driver
 
     copying = await PostgresArchive.open(url, create=False)
     with pytest.raises(StoreOpenError, match="is being copied"):
@@ -287,9 +289,7 @@ async def test_whatever_differs_is_found(tmp_path: Path, damage: str, word: str)
 KILLED = """
 import asyncio, os, signal, sys
 from taskserver.stores import archive, copy_database
-from taskserver.stores.sqlite import archive as sqlite_archive
-from taskserver.stores.postgres import archive as postgres_archive
-sqlite_archive.PAGE_ROWS = postgres_archive.PAGE_ROWS = 50
+archive.PAGE_ROWS = 50  # before any backend is loaded
 def report(what, done, whole):
     if what == "copying" and done.chunks >= int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
