@@ -57,6 +57,9 @@ def serving(request: pytest.FixtureRequest) -> str:
 def new_server(request: pytest.FixtureRequest, tmp_path: Path, serving: str) -> NewServer:
     """``new_server(*arguments)`` gives a server on an empty database, which has not been started yet."""
 
+    if serving != "postgres" and request.config.getoption("--database") == "postgres":
+        pytest.skip("this is done without --database")
+
     def new(*arguments: str) -> Server:
         if serving == "workers":
             arguments = ("--workers", "2", *arguments)
