@@ -51,7 +51,7 @@ def place_taken(place: Place, task_id: str) -> TaskExists:
 def check_log(task: Task, log: int | None) -> None:
     """Raise TaskNotFound if a caller means another task, which had this one's id."""
     if log is not None and log != task.log:
-        raise TaskNotFound(f"there is no task {task.id!r} any more but another one")
+        raise TaskNotFound(f"there is no task {task.id!r}")
 
 
 def check_running(task: Task) -> None:

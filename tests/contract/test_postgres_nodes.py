@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
@@ -144,6 +144,27 @@ class TestTwoNodes:
         await nodes.b.delete_task("gone")
         with pytest.raises(TaskNotFound):
             await nodes.a.append("gone", lines("c"), None, NOW)
+
+    async def test_a_node_that_remembers_a_task_appends_without_a_transaction(
+        self, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pooled = await open_store(f"{nodes.url}&statement_cache_size=0")
+        task, other = await create(nodes.a), await create(pooled, "other")
+        await nodes.a.append("build", lines("line 0"), None, NOW)
+        await pooled.append("other", lines("line 0"), None, NOW)
+
+        def refuse(pool: object) -> NoReturn:
+            raise AssertionError("a transaction")
+
+        monkeypatch.setattr("taskserver.stores.postgres.store.transaction", refuse)
+        await asyncio.gather(*(nodes.a.append("build", lines(f"line {n}"), None, NOW) for n in range(1, 4)))
+        assert await texts(nodes.b, task.log) == numbered(0, 4)
+        with pytest.raises(StoreUnavailable):  # who has not appended to it before
+            await nodes.b.append("build", lines("x"), None, NOW)
+        with pytest.raises(StoreUnavailable):  # whose pooler might give each statement to another connection
+            await pooled.append("other", lines("x"), None, NOW)
+        assert await texts(pooled, other.log) == numbered(0, 1)
+        await pooled.close()
 
     async def test_appends_that_do_not_fit_keep_their_order(self, nodes: Nodes) -> None:
         task = await create(nodes.a)

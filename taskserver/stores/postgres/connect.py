@@ -19,6 +19,7 @@ CONNECT_TIMEOUT = 5.0  # seconds for a connection to be made
 ACQUIRE_TIMEOUT = 5.0  # seconds for a connection of a pool to become free; then the answer is 503
 COMMAND_TIMEOUT = 10.0  # seconds for a statement; a network that was cut is noticed by this
 UNDO_TIMEOUT = 2.0  # seconds for a rollback; then the connection is given up
+PLAN_LIFETIME = 30  # seconds; a plan that was made for a small table reads all of it, however large it has become
 LOCK_TIMEOUT_MS = 5_000  # another node's transaction takes milliseconds, unless that node was cut off
 IDLE_TIMEOUT_MS = 15_000  # PostgreSQL ends a transaction whose node is silent for so long, and frees its locks
 
@@ -106,6 +107,7 @@ class Address:
     def _options(self) -> dict[str, Any]:
         return {
             "statement_cache_size": self.statement_cache_size,
+            "max_cached_statement_lifetime": PLAN_LIFETIME,
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": COMMAND_TIMEOUT,
             "server_settings": {"application_name": "taskserver"},

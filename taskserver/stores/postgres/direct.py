@@ -1,11 +1,10 @@
 """Direct appends: a group of them in one statement, which is a transaction of its own.
 
 A node remembers how it left the tasks that it appended to last. Where nothing
-has changed since (no version is given twice), there is nothing to be read
-first: the statement locks the tasks that still have the version that is
-remembered, adds to them, and tells which ones those were. It waits for nobody:
-a task that somebody else has locked is none of them. Whatever it does not do,
-an ordinary transaction does afterwards.
+has changed since, there is nothing to be read first: the statement locks the
+tasks that still are as remembered, adds to them, and tells which ones those
+were. It waits for nobody: a task that somebody else has locked is none of them.
+Whatever it does not do, an ordinary transaction does afterwards.
 """
 
 from __future__ import annotations
@@ -25,19 +24,20 @@ from taskserver.stores.rows import Row
 
 TASKS = 20_000  # that are remembered; about a kilobyte each, mostly shared with the server's own heads
 
-# LATERAL, so that each task is found by its key whatever the planner thinks of the table's size. `last` and `version`
-# go on from the row as it is when it is locked.
+# Each change raises the version. `last` is for a standby that took over and had not heard of the latest ones: there the
+# same version may come again. LATERAL, so that each task is found by its key whatever the planner thinks of the table.
 _APPEND = (
     "WITH mine AS ("
     " SELECT task.log, new.count, new.lease_expires_at"
-    " FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])"
-    " AS new (log, version, count, lease_expires_at),"
-    " LATERAL (SELECT log FROM task WHERE task.log = new.log AND task.version = new.version"
+    " FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])"
+    " AS new (log, version, last, count, lease_expires_at),"
+    " LATERAL (SELECT log FROM task"
+    " WHERE task.log = new.log AND task.version = new.version AND task.last = new.last"
     " FOR NO KEY UPDATE SKIP LOCKED) AS task"
     "), grown AS ("
     " UPDATE task SET last = task.last + mine.count, version = task.version + mine.count,"
     " lease_expires_at = mine.lease_expires_at FROM mine WHERE task.log = mine.log"
-    f"), added AS ({add_chunks(5)} JOIN mine ON mine.log = new.log"
+    f"), added AS ({add_chunks(6)} JOIN mine ON mine.log = new.log"
     ") SELECT array_agg(log) FROM mine"
 )
 
@@ -125,7 +125,7 @@ class DirectAppends:
         changes: list[AnyChange] = []
         for append in appends:
             task, chunk = append.change()
-            tasks.append((task.log, append.task.version, chunk.count, task.lease_expires_at))
+            tasks.append((task.log, append.task.version, chunk.first, chunk.count, task.lease_expires_at))
             chunks += chunk_to_rows(task.log, chunk)
             changes.append(Change(task, chunk))
         done = await self._execute(tasks, chunks)
