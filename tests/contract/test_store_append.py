@@ -43,14 +43,14 @@ class TestAppend:
 
     async def test_lines_for_a_task_that_is_gone_do_not_go_to_another_with_its_id(self, store: Store) -> None:
         gone = await create(store)
-        assert await store.append("build", lines("a"), None, NOW, gone.log) == Appended(0, 1)
-        assert await store.append("build", lines("b"), None, NOW, gone.log) == Appended(1, 2)
+        assert await store.append("build", lines("a"), None, NOW, log=gone.log) == Appended(0, 1)
+        assert await store.append("build", lines("b"), None, NOW, log=gone.log) == Appended(1, 2)
         await store.finish("build", SUCCESS, NOW)
         await store.delete_task("build")
         new = await create(store, owner="bob")
-        await store.append("build", lines("c"), None, NOW, new.log)
+        await store.append("build", lines("c"), None, NOW, log=new.log)
         with pytest.raises(TaskNotFound):
-            await store.append("build", lines("d"), None, NOW, gone.log)
+            await store.append("build", lines("d"), None, NOW, log=gone.log)
         assert await output(store) == ["c"]
 
     async def test_starts_a_queued_task_and_renews_its_lease(self, store: Store) -> None:
