@@ -30,6 +30,7 @@ class Readers:
     def __init__(self, pool: Pool, meters: Meters | None = None) -> None:
         self._pool = pool
         self._meters = meters or Meters()
+        self._pages: dict[tuple[int, int, int, int], asyncio.Future[list[Chunk]]] = {}  # that are being read
 
     async def query(self, sql: str, *arguments: Any, timeout: float | None = None) -> Sequence[Row]:
         """The rows of a query; none where it looks for a text that cannot be stored. Raises StoreUnavailable."""
@@ -59,7 +60,21 @@ class Readers:
         return answer
 
     async def chunks(self, log: int, first: int, end: int, max_bytes: int) -> list[Chunk]:
-        """See ``Store.read``."""
+        """See ``Store.read``. Those who ask for the same at a time share the answer.
+
+        That is as new as one of their own: lines do not change, and whoever asked first knew of line ``end - 1`` too.
+        Thousands ask at once where another node's line has woken them and they are not told together.
+        """
+        page = (log, first, end, max_bytes)
+        reading = self._pages.get(page)
+        if reading is None:
+            reading = self._pages[page] = asyncio.ensure_future(self._read_chunks(*page))
+            reading.add_done_callback(lambda _: self._pages.pop(page))
+            reading.add_done_callback(_look_at)
+        # Shielded, because one who leaves must not take the others' answer along.
+        return await asyncio.shield(reading)
+
+    async def _read_chunks(self, log: int, first: int, end: int, max_bytes: int) -> list[Chunk]:
         chunks: list[Chunk] = []
         size, limit = 0, FIRST_ROWS
         while first < end and (size < max_bytes or not chunks):
@@ -156,4 +171,10 @@ class Heads(Generic[K, H]):
 
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     future.set_exception(error)
-    future.exception()  # if all who asked have left, nobody will
+    _look_at(future)
+
+
+def _look_at(done: asyncio.Future[Any]) -> None:
+    """If all who asked have left, nobody else does, and asyncio would complain of an error."""
+    if not done.cancelled():
+        done.exception()
