@@ -30,7 +30,7 @@ class Table(Readers):
         self.go = asyncio.Event()
         self.error: Exception | None = None
 
-    async def query(self, sql: str, *arguments: Any) -> Sequence[Sequence[Any]]:
+    async def query(self, sql: str, *arguments: Any, timeout: float | None = None) -> Sequence[Sequence[Any]]:
         self.asked += 1
         await self.go.wait()
         if self.error is not None:
