@@ -247,6 +247,17 @@ async def test_what_was_not_done_directly_is_done_in_a_transaction_before_what_f
     assert database.reports.index("b1") < database.reports.index("b2")
 
 
+async def test_what_must_wait_for_its_task_does_not_hold_up_what_may_be_done_directly(database: Database) -> None:
+    go = database.hold()
+    calls = [database.submit("a1", "a")]
+    await eventually(lambda: len(database.groups) == 1)
+    calls += [database.submit("a2", "a"), database.submit_direct("b", "b")]
+    await eventually(lambda: database.tried == [["b"]], "the direct one beside the group that hangs")
+    go.set()
+    await asyncio.gather(*calls)
+    assert database.groups == [["a1"], ["a2"]]
+
+
 async def test_what_is_alone_takes_what_may_be_done_directly_along(database: Database) -> None:
     go = database.hold()
     calls = [database.submit("a1", "a")]

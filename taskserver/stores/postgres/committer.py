@@ -198,13 +198,13 @@ class GroupCommitter:
 
     def _take(self) -> list[Job]:
         """The next jobs that may go together, and with the groups that are under way."""
-        direct = self._queue[0].direct
         if self._queue[0].alone:
             if self._groups:
                 return []
             self._alone = True
         taken: list[Job] = []
         left: list[Job] = []
+        direct: bool | None = None  # what the first one that may go is
         waiting: set[str] = set()  # tasks of jobs that are left; what comes after them must wait too
         size = 0
         while self._queue and len(taken) < MAX_GROUP and size < MAX_GROUP_BYTES and len(left) < MAX_GROUP:
@@ -213,12 +213,12 @@ class GroupCommitter:
                 break
             self._queue.popleft()
             tasks = job.operation.tasks
-            if not self._alone and (
-                job.direct is not direct or not (self._busy.isdisjoint(tasks) and waiting.isdisjoint(tasks))
-            ):
+            free = self._busy.isdisjoint(tasks) and waiting.isdisjoint(tasks) and direct in (None, job.direct)
+            if not self._alone and not free:
                 left.append(job)
                 waiting.update(tasks)
             else:
+                direct = job.direct
                 taken.append(job)
                 size += job.operation.size
         self._queue.extendleft(reversed(left))
