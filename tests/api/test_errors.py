@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,12 @@ def at(path: str, id_: str) -> str:
 
 
 SOME_ID = "0197fd01-0000-7000-8000-000000000000"  # fits wherever an id stands
-BODIES = {"/keys": {"name": "x"}, "/runs/{id}/tasks": {"task_id": "x"}, "/runs/{id}/heartbeat": {"claim": "x"}}
+BODIES: dict[str, dict[str, Any]] = {
+    "/keys": {"name": "x"},
+    "/runs/{id}/tasks": {"task_id": "x"},
+    "/runs/{id}/heartbeat": {"claim": "x"},
+    "/prune": {"older_than": 60},
+}
 
 EVERY_ROUTE = under_both_prefixes(ROUTES)
 EVERY_TASK_ROUTE = under_both_prefixes([route for route in ROUTES if "tasks/{id}" in route.path])
