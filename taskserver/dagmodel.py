@@ -7,6 +7,7 @@ are other words for a run.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import uuid
@@ -167,6 +168,11 @@ def manual_run_id(now_us: int) -> str:
     """The id that Airflow would give to a run triggered now: ``manual__2026-11-20T19:41:12.544779+00:00``."""
     moment = datetime.fromtimestamp(now_us // MICROSECONDS, timezone.utc).replace(microsecond=now_us % MICROSECONDS)
     return f"manual__{moment.isoformat(timespec='microseconds')}"
+
+
+def once_run_id(key: str) -> str:
+    """The id of the one run that a dag has for an idempotency key: a retry finds it taken."""
+    return f"once__{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
 
 def last_tries(tasks: Iterable[Task]) -> list[Task]:

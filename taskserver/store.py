@@ -225,6 +225,16 @@ class Store(abc.ABC):
         """Renew a claimant's lease. Raises RunNotFound, RunFinished, RunClaimed."""
 
     @abc.abstractmethod
+    async def release_run(self, run: uuid.UUID, claim: str, now: int) -> Run:
+        """Take a run back from its claimant before its lease is over.
+
+        If none of its tasks is live it is queued again as if it had not been
+        claimed: ``attempt`` is one less. Otherwise, and if somebody has asked it to
+        stop, it is dealt with as ``expire_runs`` does with a claimant that is lost.
+        Raises RunNotFound, RunFinished, RunClaimed (a repeat too: nobody has it).
+        """
+
+    @abc.abstractmethod
     async def finish_run(self, run: uuid.UUID, claim: str | None, state: RunState | None, error: str, now: int) -> Run:
         """End a run; without a ``state`` it follows from its tasks. ``failed`` after a cancel request is ``cancelled``.
 

@@ -67,6 +67,12 @@ class TriggerBody(Schema):
             raise ValidationError("must not look like a UUID, and not be . or .., for the run is asked for by it")
 
 
+class ResultQuery(Schema):
+    """``POST /dags/{dag_id}/run`` and ``GET /runs/{id}/result``"""
+
+    wait = QueryInteger(0, MAX_OUTPUT_WAIT, load_default=None)
+
+
 class ClaimQuery(Schema):
     """``POST /runs/claim``"""
 
@@ -91,7 +97,7 @@ class RunTaskBody(NewTaskBody):
 
 
 class RunHeartbeatBody(Schema):
-    """``POST /runs/{id}/heartbeat``"""
+    """``POST /runs/{id}/heartbeat`` and ``/release``"""
 
     claim = fields.String(required=True)
 

@@ -190,13 +190,28 @@ class RunWrites:
         for (text,) in self._db.execute("SELECT id FROM run WHERE lease_expires_at <= ?", (now,)).fetchall():
             work = self._load(uuid.UUID(text))
             error = f"claimant lost: not heard of for {(work.run.lease_us or 0) / 1_000_000:g} s"
-            self._tx.tasks.interrupt_run(work.run.id, error, now)
-            if work.run.attempt <= work.run.retries and not work.run.cancel_requested:
-                self._change(work, state=RunState.QUEUED, claim=None, lease_us=None, lease_expires_at=None)
-            else:
-                self._end(work, RunState.INTERRUPTED, error, now)
-            lost.append(self._write(work))
+            lost.append(self._lose(work, error, now))
         return lost
+
+    def release(self, run: uuid.UUID, claim: str, now: int) -> Run:
+        work = self._load(run)
+        self._check_open(work, claim)
+        if work.run.cancel_requested or not all(task.finished for task in self._tx.tasks.of_run(run)):
+            return self._lose(work, "claimant lost: it gave the run back while tasks were running", now)
+        self._queue_again(work, attempt=work.run.attempt - 1)
+        return self._write(work)
+
+    def _lose(self, work: _Work, error: str, now: int) -> Run:
+        """What becomes of a run whose claimant is lost."""
+        self._tx.tasks.interrupt_run(work.run.id, error, now)
+        if work.run.attempt <= work.run.retries and not work.run.cancel_requested:
+            self._queue_again(work)
+        else:
+            self._end(work, RunState.INTERRUPTED, error, now)
+        return self._write(work)
+
+    def _queue_again(self, work: _Work, **more: object) -> None:
+        self._change(work, state=RunState.QUEUED, claim=None, lease_us=None, lease_expires_at=None, **more)
 
     def renew_leases(self, now: int) -> None:
         self.flush()

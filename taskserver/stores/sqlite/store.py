@@ -206,6 +206,9 @@ class SqliteStore(Store):
     async def delete_run(self, run: uuid.UUID) -> None:
         await self._runs(RunWrites.delete, run)
 
+    async def release_run(self, run: uuid.UUID, claim: str, now: int) -> Run:
+        return await self._runs(RunWrites.release, run, claim, now)
+
     async def expire_runs(self, now: int) -> list[Run]:
         overdue = await self._query("SELECT 1 FROM run WHERE lease_expires_at <= ? LIMIT 1", (now,))
         return await self._runs(RunWrites.expire_leases, now) if overdue else []
