@@ -24,6 +24,10 @@ RunState = TaskState  # the same six words, with the same meaning
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{24})")
 
+# Airflow's rule for the ids of dags and tasks, but for "." and "..": in a URL they mean another path.
+KEY = re.compile(r"(?!\.{1,2}\Z)[\w.-]{1,250}\Z")
+KEY_ERROR = "must be 1 to 250 of letters, digits, _ . -, and not . or .."
+
 NOT_MAPPED = -1  # the map index of a task that is not mapped, as Airflow has it
 
 

@@ -228,9 +228,9 @@ class Store(abc.ABC):
     async def release_run(self, run: uuid.UUID, claim: str, now: int) -> Run:
         """Take a run back from its claimant before its lease is over.
 
-        If none of its tasks is live it is queued again as if it had not been
-        claimed: ``attempt`` is one less. Otherwise, and if somebody has asked it to
-        stop, it is dealt with as ``expire_runs`` does with a claimant that is lost.
+        If none of its tasks is live it is queued again, and has one more of its
+        ``retries``: this claim is none that was lost. Otherwise, and if somebody has
+        asked it to stop, it is dealt with as ``expire_runs`` does with a lost one.
         Raises RunNotFound, RunFinished, RunClaimed (a repeat too: nobody has it).
         """
 

@@ -152,6 +152,6 @@ async def test_a_run_is_given_back(api: Api) -> None:
     run = await queued(api)
     await claim(api)
     back = await api.json("POST", f"/runs/{run}/release", body={"claim": CLAIM})
-    assert (back["state"], back["attempt"]) == ("queued", 0)
+    assert (back["state"], back["attempt"]) == ("queued", 1)
     refused(await api.ask("POST", f"/runs/{run}/release", body={"claim": CLAIM}), 409, 1009)
     assert (await claim(api))["id"] == run

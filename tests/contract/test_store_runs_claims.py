@@ -188,17 +188,19 @@ class TestHeartbeats:
 
 class TestReleases:
     @pytest.mark.parametrize("retries", [0, 1])
-    async def test_a_run_that_is_given_back_is_as_if_nobody_had_claimed_it(self, store: Store, retries: int) -> None:
+    async def test_a_run_that_is_given_back_costs_none_of_its_retries(self, store: Store, retries: int) -> None:
         run = await claimed(store, retries=retries)
         done = await finished_task(store, run, "extract")
         back = await store.release_run(run.id, CLAIM, LATER)
-        assert (back.state, back.attempt, back.claim, back.lease_expires_at) == (RunState.QUEUED, 0, None, None)
+        assert (back.state, back.attempt, back.claim, back.lease_expires_at) == (RunState.QUEUED, 1, None, None)
         assert await store.get_run(run.id) == back
         assert await store.get_task(done.id) == done
         assert await store.expire_runs(LOST) == []
         again = await claim(store, OTHER, now=LATER)
         assert again is not None
-        assert (again.id, again.attempt) == (run.id, 1)
+        assert (again.id, again.attempt) == (run.id, 2)
+        (lost,) = await store.expire_runs(LATER + LEASE * SECOND + 1)
+        assert lost.state is (RunState.QUEUED if retries else RunState.INTERRUPTED)
 
     @pytest.mark.parametrize(("retries", "state"), [(0, RunState.INTERRUPTED), (1, RunState.QUEUED)])
     async def test_with_live_tasks_it_is_a_loss(self, store: Store, retries: int, state: RunState) -> None:

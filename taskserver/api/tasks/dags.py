@@ -8,9 +8,9 @@ from aiohttp import web
 
 from taskserver.api.tasks.answers import json_answer
 from taskserver.api.tasks.results import RESULT_QUERY, answer_result
-from taskserver.api.tasks.run_schemas import KEY, KEY_ERROR, DagBody, TriggerBody
+from taskserver.api.tasks.run_schemas import DagBody, TriggerBody
 from taskserver.config import MAX_NAME_LENGTH
-from taskserver.dagmodel import Dag, DagTask, NewRun, Run, manual_run_id, once_run_id, uuid7
+from taskserver.dagmodel import KEY, KEY_ERROR, Dag, DagTask, NewRun, Run, manual_run_id, once_run_id, uuid7
 from taskserver.encoding import dumps, isotime, run_summary
 from taskserver.errors import BadParameter
 from taskserver.model import Scope, now_us

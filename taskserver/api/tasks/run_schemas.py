@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates
@@ -18,12 +17,9 @@ from taskserver.config import (
     MAX_OUTPUT_WAIT,
     MAX_RETRIES,
 )
-from taskserver.dagmodel import parse_uuid
+from taskserver.dagmodel import KEY, KEY_ERROR, parse_uuid
 from taskserver.web.params import Flag, Integer, QueryInteger, body_text, encodable
 
-# Airflow's rule for the ids of dags and tasks, but for "." and "..": in a URL they mean another path.
-KEY = re.compile(r"(?!\.{1,2}\Z)[\w.-]{1,250}\Z")
-KEY_ERROR = "must be 1 to 250 of letters, digits, _ . -, and not . or .."
 MIN_CLAIM_LENGTH = 16
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _INSERT = f"INSERT INTO run ({RUN_COLUMNS}) VALUES ({', '.join('?' * len(RUN_FIELDS))})"
 _CHANGING = (
     "state", "started_at", "finished_at", "error", "last", "attempt", "claim", "lease_us", "lease_expires_at",
-    "cancel_requested", "version",
+    "cancel_requested", "retries", "version",
 )  # fmt: skip
 _UPDATE = f"UPDATE run SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE log = ?"
 _PUT_DAG = (
@@ -198,7 +198,7 @@ class RunWrites:
         self._check_open(work, claim)
         if work.run.cancel_requested or not all(task.finished for task in self._tx.tasks.of_run(run)):
             return self._lose(work, "claimant lost: it gave the run back while tasks were running", now)
-        self._queue_again(work, attempt=work.run.attempt - 1)
+        self._queue_again(work, retries=work.run.retries + 1)
         return self._write(work)
 
     def _lose(self, work: _Work, error: str, now: int) -> Run:

@@ -1,0 +1,160 @@
+"""A try in a process that is not the worker's: a child process, or a worker of a Dask cluster.
+
+Such a process speaks to the server by itself: output goes the shortest way, is
+safe once acknowledged, and a flood of it holds up the task that floods, not the
+cluster's scheduler. It creates the try's record first, which works once for
+each try: if Dask runs a lost call again, the second one finds that it is not
+the first and does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from taskserver.client import RunClient
+from taskserver.model import new_id
+from taskserver.producer.output import Output
+from taskserver.worker import capture
+from taskserver.worker.calling import Ended, call
+from taskserver.worker.context import Context
+from taskserver.worker.graph import TaskSettings
+from taskserver.worker.record import CANCELLED, LOST, Lost, Place, Record
+from taskserver.worker.stopping import Stopper
+
+Work = tuple[Callable[..., Any], tuple[Any, ...], Any]
+"""A function, its arguments and its named arguments."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A try, as it is sent. ``work`` finds what is to be called where it runs."""
+
+    url: str
+    key: str = field(repr=False)  # Dask logs what it could not run
+    place: Place
+    work: Callable[[], Work]
+    settings: TaskSettings
+    context: Context
+    task: str = ""
+    """The record's id; empty: one that nobody else has, so that a second run of the job finds the try taken."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a job: how the call ended; or, if ``lost``, it was not (to be) run here."""
+
+    ended: Ended
+    lost: str = ""
+
+
+def run_job(job: Job, stopper: Stopper | None = None) -> Done:
+    """Run a try from the creation of its record to its end, in this thread.
+
+    With a ``stopper`` the process is all the job's, so its descriptors are captured too.
+    """
+    capture.install()
+    run = _Run(job, _outbox(job.url, job.key), stopper or Stopper(), whole_process=stopper is not None)
+    return contextvars.Context().run(run.run)
+
+
+class _Run:
+    def __init__(self, job: Job, outbox: _Outbox, stopper: Stopper, *, whole_process: bool) -> None:
+        self._job = job
+        self._outbox = outbox
+        self._record = Record(outbox.client, job.place, job.task or new_id())
+        self._stopper = stopper
+        self._whole_process = whole_process
+
+    def run(self) -> Done:
+        try:
+            self._outbox.do(self._record.create())
+        except Lost as error:
+            return Done(Ended(None), str(error))
+        output = self._outbox.do(self._open())
+        keeping = self._outbox.start(self._record.keep(self._stopper))
+        try:
+            ended = self._call(output)
+            if self._stopper.reason == LOST:
+                self._outbox.do(self._abandon(output))
+                return Done(ended, LOST)
+            self._outbox.do(self._finish(output, ended))
+        except Lost as error:
+            return Done(Ended(None), str(error))
+        finally:
+            keeping.cancel()
+        return Done(ended)
+
+    def _call(self, output: Output) -> Ended:
+        job = self._job
+        with ExitStack() as stack:
+            stack.enter_context(capture.descriptors(output.write) if self._whole_process else nullcontext())
+            stack.enter_context(capture.into(output.write))
+            try:
+                function, args, kwargs = job.work()
+            except Exception as error:
+                return Ended(None, 1, f"the task cannot be loaded where it is to run: {type(error).__name__}: {error}")
+            return call(function, args, kwargs, job.settings, job.context, self._stopper, output.write)
+
+    async def _open(self) -> Output:
+        return Output(
+            self._outbox.client.tasks,
+            self._record.task,
+            asyncio.get_running_loop(),
+            lease=self._job.place.lease,
+            created=_nothing,
+            on_cancel=lambda: self._stopper.stop(CANCELLED),
+            say=_silent,
+        )
+
+    async def _finish(self, output: Output, ended: Ended) -> None:
+        await output.close(self._job.place.lease)
+        await self._record.finish(ended)
+
+    async def _abandon(self, output: Output) -> None:
+        output.abandon()
+
+
+class _Outbox:
+    """This process' connection to one server, with an event loop in a thread of its own."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self.client = RunClient(url, key)
+        threading.Thread(target=self._loop.run_forever, name="taskserver-outbox", daemon=True).start()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Any:
+        """Begin something in the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it there, and wait for it."""
+        answer: T = self.start(work).result()
+        return answer
+
+
+_outboxes: dict[tuple[str, str], _Outbox] = {}
+_lock = threading.Lock()
+
+
+def _outbox(url: str, key: str) -> _Outbox:
+    with _lock:
+        found = _outboxes.get((url, key))
+        if found is None:
+            found = _outboxes[url, key] = _Outbox(url, key)
+        return found
+
+
+async def _nothing() -> None:
+    """The record is there already."""
+
+
+def _silent(message: str) -> None:
+    """There is nobody to tell here; what matters stands in the task's error."""
