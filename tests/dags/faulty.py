@@ -74,15 +74,14 @@ FAULTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def task_of(function: Callable[[], Any], **settings: Any) -> Any:
-    return task(**settings)(function)
+def _declare(name: str) -> None:
+    @dag(dag_id=name)
+    def faulty() -> Any:
+        return task(task_id="work", timeout=1.0 if name == "hangs" else None)(FAULTS[name])()
 
 
 for _name in FAULTS:
-
-    @dag(dag_id=_name)
-    def _faulty(name: str = _name) -> Any:
-        return task_of(FAULTS[_name], task_id="work", timeout=1.0 if _name == "hangs" else None)()
+    _declare(_name)
 
 
 @dag
