@@ -55,10 +55,13 @@ class Dask(Executor):
         self._connecting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Raises OSError if there is no scheduler."""
+        """Raises Unreachable if there is no scheduler."""
         for source in self._sources:
             cloudpickle.register_pickle_by_value(sys.modules[module_name(source)])
-        await self._connect()
+        try:
+            await self._connect()
+        except OSError as error:
+            raise Unreachable(f"cannot reach the Dask scheduler at {self._address}: {error}") from None
 
     async def run(self, one: Try) -> Done:
         try:
