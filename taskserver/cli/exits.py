@@ -18,7 +18,7 @@ class ExitCode(enum.IntEnum):
     """Exit codes of all commands, from sysexits.h where it has one. A wrong command line is click's 2."""
 
     CANNOT_START = 3
-    """``serve`` cannot start."""
+    """``serve`` or ``worker`` cannot start."""
     REFUSED = 65
     """The server refused the request."""
     NOT_FOUND = 66
@@ -43,7 +43,7 @@ EXIT_CODES_HELP = """
 \b
 Exit codes of their own have:
   2    a wrong command line
-  3    serve: the server cannot start
+  3    serve, worker: it cannot start
   65   the server refused the request
   66   there is no such task or key
   69   the server cannot be reached, or cannot answer now

@@ -62,6 +62,11 @@ class Output:
         self._sending: asyncio.Task[None] | None = None
         self._closed = False
 
+    def keep_alive(self) -> None:
+        """Keep the task's lease also before the first line."""
+        with self._lock:
+            self._open()
+
     def write(self, stream: Stream, data: bytes) -> bool:
         """Take some output; waits while there is no room for it. False if the output is closed."""
         with self._lock:
@@ -109,10 +114,13 @@ class Output:
         """Spool some lines; the lock is held."""
         if not records.count:
             return
+        self._open().write(records.data, records.count)
+
+    def _open(self) -> Spool:
         if self._spool is None:
             self._spool = Spool(self._spool_folder, self._spool_limit, self._wake, self._say)
             self._loop.call_soon_threadsafe(self._begin)
-        self._spool.write(records.data, records.count)
+        return self._spool
 
     def _begin(self) -> None:
         """Start the sender, in the loop. A repeat does nothing."""

@@ -9,16 +9,14 @@ the first and does nothing.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from taskserver.client import RunClient
 from taskserver.model import new_id
+from taskserver.producer.outbox import Outbox
 from taskserver.producer.output import Output
 from taskserver.worker import capture
 from taskserver.worker.calling import Ended, call
@@ -29,8 +27,6 @@ from taskserver.worker.stopping import Stopper
 
 Work = tuple[Callable[..., Any], tuple[Any, ...], Any]
 """A function, its arguments and its named arguments."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,12 +57,12 @@ def run_job(job: Job, stopper: Stopper | None = None) -> Done:
     With a ``stopper`` the process is all the job's, so its descriptors are captured too.
     """
     capture.install()
-    run = _Run(job, _outbox(job.url, job.key), stopper or Stopper(), whole_process=stopper is not None)
+    run = _Run(job, Outbox.to(job.url, job.key), stopper or Stopper(), whole_process=stopper is not None)
     return contextvars.Context().run(run.run)
 
 
 class _Run:
-    def __init__(self, job: Job, outbox: _Outbox, stopper: Stopper, *, whole_process: bool) -> None:
+    def __init__(self, job: Job, outbox: Outbox, stopper: Stopper, *, whole_process: bool) -> None:
         self._job = job
         self._outbox = outbox
         self._record = Record(outbox.client, job.place, job.task or new_id())
@@ -78,7 +74,9 @@ class _Run:
             self._outbox.do(self._record.create())
         except Lost as error:
             return Done(Ended(None), str(error))
-        output = self._outbox.do(self._open())
+        output = self._outbox.open(self._record.task, lease=self._job.place.lease, on_cancel=self._on_cancel)
+        if self._whole_process:
+            output.keep_alive()  # makes its file, before a task that closes descriptor 1 lets it become that
         keeping = self._outbox.start(self._record.keep(self._stopper))
         try:
             ended = self._call(output)
@@ -103,16 +101,8 @@ class _Run:
                 return Ended(None, 1, f"the task cannot be loaded where it is to run: {type(error).__name__}: {error}")
             return call(function, args, kwargs, job.settings, job.context, self._stopper, output.write)
 
-    async def _open(self) -> Output:
-        return Output(
-            self._outbox.client.tasks,
-            self._record.task,
-            asyncio.get_running_loop(),
-            lease=self._job.place.lease,
-            created=_nothing,
-            on_cancel=lambda: self._stopper.stop(CANCELLED),
-            say=_silent,
-        )
+    def _on_cancel(self) -> None:
+        self._stopper.stop(CANCELLED)
 
     async def _finish(self, output: Output, ended: Ended) -> None:
         await output.close(self._job.place.lease)
@@ -120,41 +110,3 @@ class _Run:
 
     async def _abandon(self, output: Output) -> None:
         output.abandon()
-
-
-class _Outbox:
-    """This process' connection to one server, with an event loop in a thread of its own."""
-
-    def __init__(self, url: str, key: str) -> None:
-        self._loop = asyncio.new_event_loop()
-        self.client = RunClient(url, key)
-        threading.Thread(target=self._loop.run_forever, name="taskserver-outbox", daemon=True).start()
-
-    def start(self, work: Coroutine[Any, Any, T]) -> Any:
-        """Begin something in the loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do it there, and wait for it."""
-        answer: T = self.start(work).result()
-        return answer
-
-
-_outboxes: dict[tuple[str, str], _Outbox] = {}
-_lock = threading.Lock()
-
-
-def _outbox(url: str, key: str) -> _Outbox:
-    with _lock:
-        found = _outboxes.get((url, key))
-        if found is None:
-            found = _outboxes[url, key] = _Outbox(url, key)
-        return found
-
-
-async def _nothing() -> None:
-    """The record is there already."""
-
-
-def _silent(message: str) -> None:
-    """There is nobody to tell here; what matters stands in the task's error."""

@@ -27,6 +27,11 @@ def begun(folder: Path) -> list[str]:
     return file.read_text().split() if file.exists() else []
 
 
+def printed(server: Server, run: str) -> list[str]:
+    """What all tasks of a run have printed."""
+    return [line for task in tasks_of(server, run).values() for line in task["output"]]
+
+
 class TestDeaths:
     @both
     def test_a_dead_workers_run_goes_on_where_it_was_if_its_dag_says_so(
@@ -35,7 +40,7 @@ class TestDeaths:
         options = (SOUND, "--lease", LEASE, "--executor", executor, "--concurrency", "2")
         with working(taskserver, *options) as worker:
             runs = {dag_id: trigger(server, dag_id, folder=str(tmp_path), seconds=60) for dag_id in ("where", "again")}
-            until(lambda: begun(tmp_path).count("slow") == 2, "the slow tasks")
+            until(lambda: all(printed(server, run) == ["slow begins"] for run in runs.values()), "their first lines")
             worker.process.kill()
             worker.process.wait()
         with working(taskserver, *options):
