@@ -52,6 +52,7 @@ THREADS = 16  # tasks that wait for something else need no core
     metavar="SECONDS",
     help="How long tasks may run on after a SIGTERM or Ctrl-C; what is left then is given back.",
 )
+@option("--quiet", "-q", is_flag=True, help="Do not print how each run has ended.")
 @talks
 async def worker(
     client: TaskClient,
@@ -60,6 +61,7 @@ async def worker(
     concurrency: int | None,
     lease: float,
     grace: float,
+    quiet: bool,
 ) -> int:
     """Work on the runs of dags.
 
@@ -79,7 +81,7 @@ async def worker(
         leave(ExitCode.CANNOT_START, str(error))
     runs = RunClient(client.url, client.connection.key, connection=client.connection)
     made = make_executor(runs, executor, concurrency, sources)
-    await Worker(runs, dags, made, Options(lease, grace), say).run()
+    await Worker(runs, dags, made, Options(lease, grace, quiet), say).run()
     if isinstance(made, Threads) and made.left_behind:
         sys.stdout.flush()
         os._exit(0)  # threads that cannot be stopped would keep the process

@@ -34,10 +34,12 @@ class Options:
     Attributes:
         lease: how long the server may hear nothing before it takes the worker for lost.
         grace: how long a worker that was told to stop lets tasks run on.
+        quiet: nothing is said of runs that end as they should.
     """
 
     lease: float = DEFAULT_RUN_LEASE
     grace: float = 30.0
+    quiet: bool = False
 
 
 class Worker:
@@ -159,7 +161,8 @@ class Worker:
         began = time.monotonic()
         try:
             state = await running.work()
-            self._say(f"run {run.id} of {run.dag_id}: {state} after {time.monotonic() - began:.3f} s")
+            if not self._options.quiet or state not in ("success", "failed", "cancelled"):
+                self._say(f"run {run.id} of {run.dag_id}: {state} after {time.monotonic() - began:.3f} s")
         except Exception as error:  # a bug of ours must not end the worker with all its other runs
             self._say(f"run {run.id} of {run.dag_id} was dropped: {type(error).__name__}: {error}")
         finally:

@@ -70,4 +70,4 @@ def test_it_reads_what_a_mapped_task_has_printed(server: Server, client: ApiClie
         run = DagRunApi(client).trigger_dag_run("printing", TriggerDAGRunPostBody(logical_date=None))
         assert wait(client, "printing", run.dag_run_id)[-1]["state"] == "success"
         page: Any = TaskInstanceApi(client).get_log("printing", run.dag_run_id, "prints", 1, map_index=1)
-    assert [event.event for event in page.content.actual_instance][0] == "b begins"
+    assert next(event.event for event in page.content.actual_instance) == "b begins"
