@@ -25,7 +25,18 @@ from taskserver.dagmodel import (
 from taskserver.errors import DagNotFound, RunExists, RunNotFound, TooLarge
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
-from taskserver.model import MICROSECONDS, Chunk, NewTask, Place, Scope, Task, new_id, now_us
+from taskserver.model import (
+    MICROSECONDS,
+    Chunk,
+    NewTask,
+    Outcome,
+    Place,
+    Scope,
+    Task,
+    checked_outcome,
+    new_id,
+    now_us,
+)
 from taskserver.store import RunChange, Store
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
@@ -199,11 +210,24 @@ class Runs:
         name: str = "",
         lease: float | None = None,
         labels: Mapping[str, str] | None = None,
+        outcome: Outcome | None = None,
     ) -> Task:
-        """Create a queued task in a run; it belongs to the run's owner. See ``Store.create_task`` for errors."""
+        """Create a queued task in a run, or with an ``outcome`` one that has ended; it belongs to the run's owner.
+
+        See ``Store.create_task`` for errors.
+        """
         run = await self._own(caller, place.run)
         lease_us = None if lease is None else round(lease * MICROSECONDS)
-        new = NewTask(task_id or new_id(), run.owner, name or place.task_id, lease_us, labels or {}, place, claim)
+        new = NewTask(
+            task_id or new_id(),
+            run.owner,
+            name or place.task_id,
+            lease_us,
+            labels or {},
+            place,
+            claim,
+            None if outcome is None else checked_outcome(outcome, self._limits.result_bytes),
+        )
         return await self._store.create_task(new, self._clock())
 
     # --- waiting -------------------------------------------------------------------

@@ -100,7 +100,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def create_task(self, new: NewTask, now: int) -> Task:
-        """Create a queued task; its lease, if any, begins at ``now``.
+        """Create a queued task; its lease, if any, begins at ``now``. With an outcome it has ended, in the same commit.
 
         Raises TaskExists if the id is taken, or its place in the run; RunNotFound;
         RunFinished; RunClaimed if the run has a claimant and this is not its claim.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from taskserver.cli.exits import ExitCode, WrongUsage, leave, leave_for, leave_for_os
@@ -15,8 +15,11 @@ from taskserver.client import ApiError, TaskClient, Unreachable
 Talk = Callable[..., Awaitable[int]]
 
 
-def talks(command: Talk) -> Callable[..., None]:
-    """Make ``async def command(client, **options) -> exit code`` a click callback, with the connection's options."""
+def talks(command: Talk, run: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run) -> Callable[..., None]:
+    """Make ``async def command(client, **options) -> exit code`` a click callback, with the connection's options.
+
+    ``run`` runs it in an event loop.
+    """
 
     @functools.wraps(command)
     def callback(url: str, key: str | None, key_file: str | None, database: str, **options: Any) -> None:
@@ -25,7 +28,7 @@ def talks(command: Talk) -> Callable[..., None]:
         except ValueError as error:
             raise WrongUsage(str(error)) from None
         try:
-            code = asyncio.run(_talk(command, client, options))
+            code = run(_talk(command, client, options))
             sys.stdout.flush()
         except ApiError as error:
             leave_for(error)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
 
 import click
 
@@ -23,6 +26,13 @@ from taskserver.worker.service import Options, Worker
 
 DASK = re.compile(r"dask://([^/]+:[0-9]+)/?")
 THREADS = 16  # tasks that wait for something else need no core
+
+
+def run_fast(work: Coroutine[Any, Any, int]) -> int:
+    """Run the worker in uvloop: it has much to say to the server."""
+    import uvloop  # the other commands would pay for its import
+
+    return uvloop.run(work)
 
 
 @click.command()
@@ -53,7 +63,7 @@ THREADS = 16  # tasks that wait for something else need no core
     help="How long tasks may run on after a SIGTERM or Ctrl-C; what is left then is given back.",
 )
 @option("--quiet", "-q", is_flag=True, help="Do not print how each run has ended.")
-@talks
+@partial(talks, run=run_fast)
 async def worker(
     client: TaskClient,
     sources: tuple[str, ...],

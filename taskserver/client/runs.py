@@ -180,10 +180,14 @@ class RunClient(Connected):
         try_number: int = 1,
         name: str = "",
         lease: float | None = None,
+        finish: Mapping[str, Any] | None = None,
     ) -> TaskInfo:
-        """Create a task of a run; ``own_id`` is its id as a task."""
+        """Create a task of a run; ``own_id`` is its id as a task.
+
+        With ``finish`` (``{"code", "error", "result"}``) it has ended, in the same commit.
+        """
         body: dict[str, Any] = {"task_id": task_id, "map_index": map_index, "try_number": try_number, "claim": claim}
-        body |= {"id": own_id, "name": name, "lease": lease}
+        body |= {"id": own_id, "name": name, "lease": lease, "finish": finish}
         given = {name: value for name, value in body.items() if value is not None}
         return await self._ask(to_task, "POST", f"/v1/runs/{segment(run)}/tasks", given)
 

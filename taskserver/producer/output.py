@@ -61,6 +61,12 @@ class Output:
         self._sender: Sender | None = None
         self._sending: asyncio.Task[None] | None = None
         self._closed = False
+        self._untouched = True
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been written, not even a part of a line."""
+        return self._untouched
 
     def keep_alive(self) -> None:
         """Keep the task's lease also before the first line."""
@@ -72,6 +78,7 @@ class Output:
         with self._lock:
             if self._closed:
                 return False
+            self._untouched = False
             self._put(self._cutters[stream].feed(data, now_us()))
         return True
 

@@ -20,6 +20,7 @@ from taskserver.worker.record import CANCELLED, LOST, Lost, Place, Record
 from taskserver.worker.remote import Done
 from taskserver.worker.stopping import Stopper
 
+QUICK = 0.005  # seconds; a try that has ended by then without a line is told of in one request
 STOP_GRACE = 5.0  # seconds that a task has to stop, before its worker gives it up
 GIVEN_BACK = "its worker has given the run up"
 
@@ -84,19 +85,24 @@ class Threads(Executor):
 
     async def run(self, one: Try) -> Done:
         loop, record = asyncio.get_running_loop(), Record(self._client, one.place, one.task)
-        creating = asyncio.ensure_future(_nothing() if one.recorded else record.create())
-        keeping = asyncio.ensure_future(record.keep(one.stopper))
+        created = asyncio.Event()
         output = Output(
             self._client.tasks,
             one.task,
             loop,
             lease=one.place.lease,
-            created=lambda: asyncio.shield(creating),
+            created=created.wait,
             on_cancel=lambda: one.stopper.stop(CANCELLED),
             say=self._say,
         )
-        # It begins while its record is being made: the run is this worker's, and nobody else begins this try.
+        # It begins before its record is made: the run is this worker's, and nobody else begins this try.
         future = loop.run_in_executor(self._pool, contextvars.Context().run, _call, one, output)
+        if not one.recorded:
+            await asyncio.wait({future}, timeout=QUICK)
+            if future.done() and output.empty and not one.stopper.reason:
+                return await self._record_at_once(record, future.result(), output)
+        creating = asyncio.ensure_future(_create(record, one, created))
+        keeping = asyncio.ensure_future(record.keep(one.stopper))
         try:
             ended = await self._settled(future, one)
             if one.stopper.reason in (LOST, GIVEN_BACK):
@@ -113,6 +119,15 @@ class Threads(Executor):
         finally:
             keeping.cancel()
             creating.cancel()
+        return Done(ended)
+
+    async def _record_at_once(self, record: Record, ended: Ended, output: Output) -> Done:
+        """Tell of a try that has ended before there was anything to tell of it."""
+        await output.close(0)
+        try:
+            await record.create(ended)
+        except Lost as error:
+            return Done(Ended(None), str(error))
         return Done(ended)
 
     async def close(self) -> None:
@@ -156,5 +171,7 @@ def given_up(one: Try, how: str) -> Ended:
     return Ended(None, code, f"{one.stopper.reason}{how}", stopped=one.cancelled)
 
 
-async def _nothing() -> None:
-    """The record is there already."""
+async def _create(record: Record, one: Try, created: asyncio.Event) -> None:
+    if not one.recorded:
+        await record.create()
+    created.set()

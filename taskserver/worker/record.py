@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -48,8 +48,11 @@ class Record:
         self.task = task
         self.heard_at = time.monotonic()
 
-    async def create(self) -> None:
-        """Create it. Raises Lost if somebody has begun this try, or the run is not this worker's."""
+    async def create(self, ended: Ended | None = None) -> None:
+        """Create it; with ``ended`` it has ended, in the same commit.
+
+        Raises Lost if somebody has begun this try, or the run is not this worker's.
+        """
         place = self._place
         ask = partial(
             self._client.create_task,
@@ -61,6 +64,7 @@ class Record:
             try_number=place.try_number,
             name=place.name,
             lease=place.lease,
+            finish=None if ended is None else {"code": ended.code, "error": ended.error, "result": _result(ended)},
         )
         try:
             await self._insist(ask)
@@ -71,11 +75,12 @@ class Record:
 
     async def finish(self, ended: Ended) -> None:
         """End it: as cancelled if it was stopped. Raises Lost if it has ended otherwise."""
-        result = None if ended.value is None else {"type": "json", "data": orjson.Fragment(ended.value)}
         try:
             if ended.stopped:
                 await self._insist(partial(self._client.tasks.cancel, self.task))
-            await self._insist(partial(self._client.tasks.finish, self.task, ended.code, ended.error, result=result))
+            await self._insist(
+                partial(self._client.tasks.finish, self.task, ended.code, ended.error, result=_result(ended))
+            )
         except ApiError as error:
             raise Lost(error.message) from None
 
@@ -106,3 +111,7 @@ class Record:
                 self.heard_at = asked
                 return answer
             await asyncio.sleep(pause)
+
+
+def _result(ended: Ended) -> dict[str, Any] | None:
+    return None if ended.value is None else {"type": "json", "data": orjson.Fragment(ended.value)}

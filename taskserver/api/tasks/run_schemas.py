@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates
 
-from taskserver.api.tasks.schemas import NewTaskBody, lease_field
+from taskserver.api.tasks.schemas import NewTaskBody, OutcomeBody, lease_field
 from taskserver.config import (
     DEFAULT_RUN_LEASE,
     MAX_CLAIM_DAGS,
@@ -18,6 +18,7 @@ from taskserver.config import (
     MAX_RETRIES,
 )
 from taskserver.dagmodel import KEY, KEY_ERROR, parse_uuid
+from taskserver.model import Outcome
 from taskserver.web.params import Flag, Integer, QueryInteger, body_text, encodable
 
 MIN_CLAIM_LENGTH = 16
@@ -83,6 +84,14 @@ class ClaimBody(Schema):
     lease = lease_field(load_default=DEFAULT_RUN_LEASE)
 
 
+class RunTaskOutcome(OutcomeBody):
+    """The end of a task that is created when it has ended."""
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Outcome:
+        return Outcome(data["code"], data["error"], data["result"])
+
+
 class RunTaskBody(NewTaskBody):
     """``POST /runs/{id}/tasks``"""
 
@@ -90,6 +99,7 @@ class RunTaskBody(NewTaskBody):
     map_index = Integer(-1, MAX_MAP_INDEX, load_default=-1)
     try_number = Integer(1, MAX_RETRIES + 1, load_default=1)
     claim = fields.String(load_default=None, allow_none=True)
+    finish = fields.Nested(RunTaskOutcome, load_default=None, allow_none=True)
 
 
 class RunHeartbeatBody(Schema):

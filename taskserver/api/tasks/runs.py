@@ -58,6 +58,7 @@ async def create_task(request: web.Request) -> web.StreamResponse:
         name=wish["name"],
         lease=wish["lease"],
         labels=wish["labels"],
+        outcome=wish["finish"],
     )
     return await answer_task(request, task, task.last, json_head(201))
 

@@ -78,9 +78,11 @@ class TaskWrites:
         lease = (task.lease_us, task.lease_expires_at)
         row = (task.log, task.id, task.owner, task.name, task.state.value, labels, now, *lease, *_columns(task.place))
         self._db.execute(_INSERT, row)
-        self._works.add(task)
+        work = self._works.add(task)
         self._tx.changes.append(Change(task))
         self._tx.runs.note(task)
+        if new.outcome is not None:
+            return self._end(work, outcome_state(new.outcome, cancel_requested=False), new.outcome, now)
         return task
 
     def append(self, task_id: str, lines: Lines, first: int | None, now: int) -> Appended:

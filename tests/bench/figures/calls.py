@@ -73,8 +73,8 @@ class Alone(Figure):
     beside = "threads and two round trips"
     against = "the same two functions through a ThreadPoolExecutor and two round trips to a bare aiohttp handler"
     note = (
-        f"A dag of two tasks that do nothing, called by HTTP and run by a worker with threads: p50 of {CALLS} calls, one"
-        " after the other. Each is seven durable commits and eight requests, five of them behind each other."
+        f"A dag of two tasks that do nothing, called by HTTP and run by a worker with threads: p50 of {CALLS} calls,"
+        " one after the other. Each is five requests and as many durable commits, one behind the other."
     )
     metrics = (
         Metric("p50", "p50", "ms", more_is_better=False),
