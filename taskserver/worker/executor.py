@@ -102,7 +102,7 @@ class Threads(Executor):
             if future.done() and output.empty and not one.stopper.reason:
                 return await self._record_at_once(record, future.result(), output)
         creating = asyncio.ensure_future(_create(record, one, created))
-        keeping = asyncio.ensure_future(record.keep(one.stopper))
+        keeping = asyncio.ensure_future(_keep(record, one, created))
         try:
             ended = await self._settled(future, one)
             if one.stopper.reason in (LOST, GIVEN_BACK):
@@ -175,3 +175,8 @@ async def _create(record: Record, one: Try, created: asyncio.Event) -> None:
     if not one.recorded:
         await record.create()
     created.set()
+
+
+async def _keep(record: Record, one: Try, created: asyncio.Event) -> None:
+    await created.wait()
+    await record.keep(one.stopper)

@@ -85,14 +85,14 @@ class Record:
             raise Lost(error.message) from None
 
     async def keep(self, stopper: Stopper) -> None:
-        """Renew its lease for ever, and stop the try when it is cancelled or lost."""
+        """Renew its lease for ever, at once too: that makes it running. Stop the try when it is cancelled or lost."""
         while not stopper.reason:
-            await asyncio.sleep(self._place.lease / HEARTBEATS_PER_LEASE)
             try:
                 if await self._insist(partial(self._client.tasks.heartbeat, self.task)):
                     stopper.stop(CANCELLED)
             except (ApiError, Lost):
                 stopper.stop(LOST)
+            await asyncio.sleep(self._place.lease / HEARTBEATS_PER_LEASE)
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer. Raises Lost when the server was away for so long that the lease is over."""

@@ -97,6 +97,17 @@ def where(folder: str, seconds: float = 0.0) -> Any:
     return slow(first(folder), folder, seconds)
 
 
+@dag
+def silent(folder: str) -> Any:
+    @task
+    def waits(folder: str) -> int:
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.01)
+        return 1
+
+    return waits(folder)
+
+
 again = dag(dag_id="again", retries=2)(where.function)
 
 

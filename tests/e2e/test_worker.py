@@ -114,10 +114,23 @@ def test_a_mapped_task_of_many_items_is_shared_by_workers(server: Server, taskse
         assert (one.err + other.err).count(": success") == 6
 
 
+def states(server: Server, run: str) -> dict[str, str]:
+    """The states of a run's tasks by their names."""
+    return {task_id: task["state"] for (task_id, _, _), task in tasks_of(server, run).items()}
+
+
+def test_a_task_that_says_nothing_is_running_all_the_same(server: Server, taskserver: Commands, tmp_path: Path) -> None:
+    with working(taskserver, SOUND):
+        run = trigger(server, "silent", folder=str(tmp_path))
+        until(lambda: states(server, run).get("waits") == "running", "its state")
+        (tmp_path / "go").touch()
+        assert result(server, run)["results"] == {"waits": 1}
+
+
 def test_a_cancelled_run_ends_soon(server: Server, taskserver: Commands, tmp_path: Path) -> None:
     with working(taskserver, SOUND):
         run = trigger(server, "where", folder=str(tmp_path), seconds=60)
-        until(lambda: (tmp_path / "begun").exists() and "slow" in (tmp_path / "begun").read_text(), "the slow task")
+        until(lambda: states(server, run).get("slow") == "running", "the slow task")
         server.post(f"/v1/runs/{run}/cancel")
         assert result(server, run)["state"] == "cancelled"
         tasks = until_ended(server, run)
