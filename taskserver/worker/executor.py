@@ -15,6 +15,7 @@ from taskserver.producer.output import Output, Say
 from taskserver.worker import capture
 from taskserver.worker.calling import FAILED_CODE, Ended, call
 from taskserver.worker.context import Context
+from taskserver.worker.errors import TaskStopped
 from taskserver.worker.progress import Call
 from taskserver.worker.record import CANCELLED, LOST, Lost, Place, Record
 from taskserver.worker.remote import Done
@@ -118,7 +119,8 @@ class Threads(Executor):
             return Done(Ended(None), str(error))
         finally:
             keeping.cancel()
-            creating.cancel()
+            if not creating.cancel() and not creating.cancelled():
+                creating.exception()  # of a try that was given up nobody wants to know it
         return Done(ended)
 
     async def _record_at_once(self, record: Record, ended: Ended, output: Output) -> Done:
@@ -147,10 +149,13 @@ class Threads(Executor):
 
 def _call(one: Try, output: Output) -> Ended:
     made = one.call
-    with capture.into(output.write):
-        return call(
-            made.node.function, made.args, made.kwargs, made.node.settings, one.context, one.stopper, output.write
-        )
+    try:
+        with capture.into(output.write):
+            return call(
+                made.node.function, made.args, made.kwargs, made.node.settings, one.context, one.stopper, output.write
+            )
+    except TaskStopped:  # it came when the task's own code had ended
+        return given_up(one, "")
 
 
 async def settled(future: asyncio.Future[Any], one: Try, grace: float) -> bool:

@@ -15,12 +15,13 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskserver.model import new_id
+from taskserver.model import CANCELLED_CODE, new_id
 from taskserver.producer.outbox import Outbox
 from taskserver.producer.output import Output
 from taskserver.worker import capture
 from taskserver.worker.calling import Ended, call
 from taskserver.worker.context import Context
+from taskserver.worker.errors import TaskStopped
 from taskserver.worker.graph import TaskSettings
 from taskserver.worker.record import CANCELLED, LOST, Lost, Place, Record
 from taskserver.worker.stopping import Stopper
@@ -99,7 +100,10 @@ class _Run:
                 function, args, kwargs = job.work()
             except Exception as error:
                 return Ended(None, 1, f"the task cannot be loaded where it is to run: {type(error).__name__}: {error}")
-            return call(function, args, kwargs, job.settings, job.context, self._stopper, output.write)
+            try:
+                return call(function, args, kwargs, job.settings, job.context, self._stopper, output.write)
+            except TaskStopped:  # it came when the task's own code had ended
+                return Ended(None, CANCELLED_CODE, self._stopper.reason, stopped=True)
 
     def _on_cancel(self) -> None:
         self._stopper.stop(CANCELLED)
