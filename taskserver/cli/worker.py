@@ -22,7 +22,7 @@ from taskserver.worker.errors import DagError
 from taskserver.worker.executor import Executor, Threads
 from taskserver.worker.loading import load_dags
 from taskserver.worker.processes import Processes
-from taskserver.worker.service import Options, Worker
+from taskserver.worker.service import MIN_LEASE, Options, Worker
 
 DASK = re.compile(r"dask://([^/]+:[0-9]+)/?")
 THREADS = 16  # tasks that wait for something else need no core
@@ -51,7 +51,7 @@ def run_fast(work: Coroutine[Any, Any, int]) -> int:
 @option(
     "--lease",
     default=DEFAULT_RUN_LEASE,
-    type=click.FloatRange(1, MAX_LEASE),
+    type=click.FloatRange(MIN_LEASE, MAX_LEASE),
     metavar="SECONDS",
     help="When the server hears nothing for this long, the worker counts as lost.",
 )

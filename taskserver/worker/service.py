@@ -23,6 +23,7 @@ from taskserver.worker.running import Running, Shared
 
 T = TypeVar("T")
 
+MIN_LEASE = 2.0  # seconds; a claim waits for a second at least, and half a lease at most
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAST_MOMENT = 10.0  # seconds for what is stopped at the end to tell so
 
@@ -32,7 +33,7 @@ class Options:
     """What a user may wish of a worker. Times are in seconds.
 
     Attributes:
-        lease: how long the server may hear nothing before it takes the worker for lost.
+        lease: how long the server may hear nothing before it takes the worker for lost; at least MIN_LEASE.
         grace: how long a worker that was told to stop lets tasks run on.
         quiet: nothing is said of runs that end as they should.
     """
@@ -131,11 +132,13 @@ class Worker:
         """A run, as soon as there is one, and when it was asked for; none when it is time to stop."""
         secret = secrets.token_urlsafe(16)
         claim = partial(self._client.claim, list(self._dags), secret, lease=self._options.lease)
+        # The lease begins somewhere within the wait; counted from its beginning, enough of it must be left at its end.
+        wait = max(1, min(MAX_OUTPUT_WAIT, int(self._options.lease / 2)))
         away = False
         while not self._stopping.is_set():
             asked = time.monotonic()
             try:
-                found = await self._unless_stopped(insist(partial(claim, wait=MAX_OUTPUT_WAIT), 0))
+                found = await self._unless_stopped(insist(partial(claim, wait=wait), 0))
             except (ApiError, Unreachable) as error:
                 if not is_away(error):
                     raise

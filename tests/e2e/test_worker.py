@@ -137,6 +137,17 @@ def test_a_cancelled_run_ends_soon(server: Server, taskserver: Commands, tmp_pat
     assert (tasks["slow", -1, 1]["state"], tasks["slow", -1, 1]["error"]) == ("cancelled", "cancelled")
 
 
+class TestWaiting:
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[Server]:
+        yield from running(tmp_path, "--access-log")
+
+    def test_a_run_that_comes_after_a_long_wait_is_worked_on(self, server: Server, taskserver: Commands) -> None:
+        with working(taskserver, SOUND, "--lease", "2") as worker:
+            until(lambda: server.log.count("POST /v1/runs/claim") >= 3, "claims that have waited in vain")
+            assert call(server, "retrying")["results"] == {"third_time": 3}, worker.err
+
+
 class TestStopping:
     def test_what_runs_is_finished(self, server: Server, taskserver: Commands, tmp_path: Path) -> None:
         with working(taskserver, SOUND) as worker:
