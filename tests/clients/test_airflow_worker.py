@@ -18,14 +18,9 @@ from airflow_client.client.models.trigger_dag_run_post_body import TriggerDAGRun
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import Commands
 from tests.e2e.workers import DAGS, working
-from tests.server import Server, running
+from tests.server import Server
 
 EXAMPLE = str(DAGS.parents[1] / "docs" / "my_dag.py")
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    yield from running(tmp_path)
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ SOUND = str(DAGS / "sound.py")
 both = pytest.mark.parametrize("executor", ["threads", "processes"])
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    yield from running(tmp_path)
-
-
 def test_the_readmes_dag_is_called_like_a_function(server: Server, taskserver: Commands) -> None:
     with working(taskserver, str(DAGS.parents[1] / "docs" / "my_dag.py")) as worker:
         answer = call(server, "my_dag")

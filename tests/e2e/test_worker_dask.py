@@ -10,14 +10,9 @@ import pytest
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import Commands
 from tests.e2e.workers import DAGS, call, result, tasks_of, trigger, until_ended, working
-from tests.server import Server, running, until
+from tests.server import Server, until
 
 SOUND, FAULTY = str(DAGS / "sound.py"), str(DAGS / "faulty.py")
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    yield from running(tmp_path)
 
 
 @pytest.fixture

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.commands import Commands
 from tests.e2e.workers import DAGS, call, result, tasks_of, trigger, until_ended, working
-from tests.server import Server, running, until
+from tests.server import Server, until
 
 SOUND, FAULTY = str(DAGS / "sound.py"), str(DAGS / "faulty.py")
 LEASE = "2"  # seconds, so that a dead worker is missed soon
 both = pytest.mark.parametrize("executor", ["threads", "processes"])
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    yield from running(tmp_path)
 
 
 def begun(folder: Path) -> list[str]:
