@@ -15,6 +15,7 @@ from airflow_client.client.api.experimental_api import ExperimentalApi
 from airflow_client.client.api.task_instance_api import TaskInstanceApi
 from airflow_client.client.models.trigger_dag_run_post_body import TriggerDAGRunPostBody
 
+from tests.conftest import every_way_to_serve
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import Commands
 from tests.e2e.workers import DAGS, working
@@ -47,6 +48,7 @@ def wait(client: ApiClient, dag_id: str, run_id: str, **wish: Any) -> list[Any]:
     return [json.loads(line) for line in answer.splitlines()] if isinstance(answer, str) else [answer]
 
 
+@every_way_to_serve
 @pytest.mark.parametrize("kind", ["threads", "dask"])
 def test_it_triggers_a_dag_and_gets_its_result(server: Server, client: ApiClient, tmp_path: Path, kind: str) -> None:
     taskserver = Commands(server, tmp_path)
