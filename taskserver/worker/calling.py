@@ -62,7 +62,7 @@ def call(
     except BaseException as error:
         if os.getpid() == process and not (isinstance(error, TaskStopped) and stopper.reason):
             with suppress(TaskStopped):
-                write(Stream.STDERR, "".join(traceback.format_exception(error.with_traceback(_theirs(error)))).encode())
+                write(Stream.STDERR, _traceback(error))
         return _failed(_describe(error), FAILED_CODE, stopper)
     finally:
         if os.getpid() != process:
@@ -95,14 +95,23 @@ def _failed(error: str, code: int, stopper: Stopper) -> Ended:
     if stopper.reason:
         timed_out = stopper.reason.startswith("timed out")
         return Ended(None, FAILED_CODE if timed_out else CANCELLED_CODE, stopper.reason, stopped=not timed_out)
-    return Ended(None, code, error[:MAX_ERROR_LENGTH].replace("\0", "\N{REPLACEMENT CHARACTER}"))
+    sendable = error.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    return Ended(None, code, sendable[:MAX_ERROR_LENGTH])
 
 
 def _describe(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"the task called sys.exit({error.code!r}); a task ends by returning or raising"
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # the task's own class may do anything
+        text = "its text cannot be made"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _traceback(error: BaseException) -> bytes:
+    lines = traceback.format_exception(error.with_traceback(_theirs(error)))
+    return "".join(lines).encode("utf-8", "backslashreplace")
 
 
 def _theirs(error: BaseException) -> Any:
