@@ -54,6 +54,7 @@ class TaskWrites:
         self._tx.changes.append(Change(task))
         self._tx.runs.note(task)
         if new.outcome is not None:
+            self.mark_sealed(task.log)  # it has no output: the sealer need not look, with a commit for each
             return self._end(work, outcome_state(new.outcome, cancel_requested=False), new.outcome, now)
         return task
 

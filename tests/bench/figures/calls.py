@@ -24,6 +24,7 @@ CONCURRENCY = "32"  # tasks at a time
 WARM_UP, CALLS = 20, 200
 CALLERS, EACH = 200, 5
 ITEMS = 10_000
+WAIT = 10  # seconds for which one request waits; less than the load generator does for an answer
 JSON = "application/json"
 
 
@@ -47,9 +48,9 @@ def worker(target: Target) -> Iterator[None]:
 async def call(target: Target, client: Connection, dag_id: str, conf: bytes = b"{}") -> object:
     """The only result of a run. Raises LoadError if it does not come."""
     body = b'{"conf": %b}' % conf
-    told = json.loads((await client.ask(target.post(f"/v1/dags/{dag_id}/run?wait=55", body, JSON))).body)
+    told = json.loads((await client.ask(target.post(f"/v1/dags/{dag_id}/run?wait={WAIT}", body, JSON))).body)
     while not told["finished"]:
-        told = json.loads((await client.ask(target.get(f"/v1/runs/{told['id']}/result?wait=55"))).body)
+        told = json.loads((await client.ask(target.get(f"/v1/runs/{told['id']}/result?wait={WAIT}"))).body)
     if told["state"] != "success":
         raise LoadError(f"a run has ended as {told['state']}: {told['error']}")
     (value,) = told["results"].values()
