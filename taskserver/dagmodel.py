@@ -7,6 +7,7 @@ are other words for a run.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import uuid
@@ -22,6 +23,10 @@ from taskserver.model import MICROSECONDS, Task, TaskState
 RunState = TaskState  # the same six words, with the same meaning
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{24})")
+
+# Airflow's rule for the ids of dags and tasks, but for "." and "..": in a URL they mean another path.
+KEY = re.compile(r"(?!\.{1,2}\Z)[\w.-]{1,250}\Z")
+KEY_ERROR = "must be 1 to 250 of letters, digits, _ . -, and not . or .."
 
 NOT_MAPPED = -1  # the map index of a task that is not mapped, as Airflow has it
 
@@ -167,6 +172,11 @@ def manual_run_id(now_us: int) -> str:
     """The id that Airflow would give to a run triggered now: ``manual__2026-11-20T19:41:12.544779+00:00``."""
     moment = datetime.fromtimestamp(now_us // MICROSECONDS, timezone.utc).replace(microsecond=now_us % MICROSECONDS)
     return f"manual__{moment.isoformat(timespec='microseconds')}"
+
+
+def once_run_id(key: str) -> str:
+    """The id of the one run that a dag has for an idempotency key: a retry finds it taken."""
+    return f"once__{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
 
 def last_tries(tasks: Iterable[Task]) -> list[Task]:

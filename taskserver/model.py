@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from taskserver.errors import TooLarge
+
 ID_ALPHABET = string.ascii_letters + string.digits
 ID_LENGTH = 16  # CONTRACTS A1; 95 bits, so ids cannot be guessed
 # RFC 3986 "unreserved": never needs escaping in a URL. But "." and ".." have a meaning of their own in a path.
@@ -137,19 +139,6 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class NewTask:
-    """What a producer says of a task that it creates. ``claim`` proves that the run of ``place`` is its to work on."""
-
-    id: str
-    owner: str
-    name: str = ""
-    lease_us: int | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    place: Place | None = None
-    claim: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Lines:
     """Lines on their way in, encoded already (see ``encoding``).
 
@@ -193,6 +182,24 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class NewTask:
+    """What a producer says of a task that it creates.
+
+    ``claim`` proves that the run of ``place`` is its to work on. With an
+    ``outcome`` the task has ended already.
+    """
+
+    id: str
+    owner: str
+    name: str = ""
+    lease_us: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    place: Place | None = None
+    claim: str | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """What is known of an API key; the key itself is known to nobody but its holder.
 
@@ -233,6 +240,13 @@ def new_id() -> str:
 def default_error(code: int) -> str:
     """The text that stands in for a missing ``error``: never empty when ``code != 0`` (CONTRACTS A1)."""
     return f"task failed with code {code}" if code else ""
+
+
+def checked_outcome(outcome: Outcome, result_bytes: int) -> Outcome:
+    """An outcome as it is kept: a code other than 0 without an error gets a default text. Raises TooLarge."""
+    if outcome.result is not None and len(outcome.result) > result_bytes:
+        raise TooLarge(f"result: larger than {result_bytes} bytes of JSON")
+    return Outcome(outcome.code, outcome.error or default_error(outcome.code), outcome.result)
 
 
 def outcome_state(outcome: Outcome, cancel_requested: bool) -> TaskState:

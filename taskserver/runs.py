@@ -22,11 +22,22 @@ from taskserver.dagmodel import (
     count_tasks,
     result_values,
 )
-from taskserver.errors import DagNotFound, RunNotFound, TooLarge
+from taskserver.errors import DagNotFound, RunExists, RunNotFound, TooLarge
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
 from taskserver.meters import Waiter
-from taskserver.model import MICROSECONDS, Chunk, NewTask, Place, Scope, Task, new_id, now_us
+from taskserver.model import (
+    MICROSECONDS,
+    Chunk,
+    NewTask,
+    Outcome,
+    Place,
+    Scope,
+    Task,
+    checked_outcome,
+    new_id,
+    now_us,
+)
 from taskserver.store import RunChange, Store
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
@@ -94,14 +105,29 @@ class Runs:
 
     # --- runs ----------------------------------------------------------------------
 
-    async def trigger(self, caller: Caller, new: NewRun) -> Run:
-        """Queue a run of one of the caller's dags. Raises DagNotFound, RunExists, TooLarge."""
+    async def trigger(self, caller: Caller, new: NewRun, *, once: bool = False) -> Run:
+        """Queue a run of one of the caller's dags. Raises DagNotFound, RunExists, TooLarge.
+
+        ``once``: if the dag has a run with this run id, and it was triggered in the
+        same words, the call is a repeat and its answer is that run.
+        """
         caller.require(Scope.WRITE)
         _see_dag(caller, await self._store.get_dag(new.dag_id), new.dag_id)
         for name, value in (("conf", new.conf), ("metadata", new.metadata)):
             if value is not None and len(value) > self._limits.result_bytes:
                 raise TooLarge(f"{name}: larger than {self._limits.result_bytes} bytes of JSON")
-        return await self._store.create_run(new, self._clock())
+        try:
+            return await self._store.create_run(new, self._clock())
+        except RunExists:
+            if not once:
+                raise
+        run = await self._store.find_run(new.dag_id, new.run_id)
+        if (run.conf, run.tag, run.note) != (new.conf, new.tag, new.note):
+            raise RunExists(
+                f"dag {new.dag_id!r} was triggered with this idempotency key, but in other words",
+                {"dag_id": new.dag_id, "run_id": new.run_id},
+            )
+        return run
 
     async def get(self, caller: Caller, run_id: uuid.UUID) -> Run:
         """The run as committed last. Raises RunNotFound, also for another owner's run."""
@@ -163,6 +189,11 @@ class Runs:
         await self._own(caller, run_id)
         return await self._store.heartbeat_run(run_id, claim, self._clock())
 
+    async def release(self, caller: Caller, run_id: uuid.UUID, claim: str) -> Run:
+        """Give a claimed run back. See ``Store.release_run``."""
+        await self._own(caller, run_id)
+        return await self._store.release_run(run_id, claim, self._clock())
+
     async def finish(
         self, caller: Caller, run_id: uuid.UUID, claim: str | None, state: RunState | None, error: str
     ) -> Run:
@@ -180,14 +211,36 @@ class Runs:
         name: str = "",
         lease: float | None = None,
         labels: Mapping[str, str] | None = None,
+        outcome: Outcome | None = None,
     ) -> Task:
-        """Create a queued task in a run; it belongs to the run's owner. See ``Store.create_task`` for errors."""
+        """Create a queued task in a run, or with an ``outcome`` one that has ended; it belongs to the run's owner.
+
+        See ``Store.create_task`` for errors.
+        """
         run = await self._own(caller, place.run)
         lease_us = None if lease is None else round(lease * MICROSECONDS)
-        new = NewTask(task_id or new_id(), run.owner, name or place.task_id, lease_us, labels or {}, place, claim)
+        new = NewTask(
+            task_id or new_id(),
+            run.owner,
+            name or place.task_id,
+            lease_us,
+            labels or {},
+            place,
+            claim,
+            None if outcome is None else checked_outcome(outcome, self._limits.result_bytes),
+        )
         return await self._store.create_task(new, self._clock())
 
     # --- waiting -------------------------------------------------------------------
+
+    async def wait_end(self, caller: Caller, run_id: uuid.UUID, timeout: float) -> Run:
+        """The run once it has ended, ``timeout`` seconds have passed or the server drains. Raises TooManyWaiters."""
+
+        async def look() -> tuple[Run, bool]:
+            run = await self.get(caller, run_id)
+            return run, run.finished
+
+        return await self._waits.until(caller, run_topic(run_id), timeout, look)
 
     async def beats(
         self, caller: Caller, run_id: uuid.UUID, timeout: float, heartbeat: float

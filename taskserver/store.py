@@ -136,7 +136,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def create_task(self, new: NewTask, now: int) -> Task:
-        """Create a queued task; its lease, if any, begins at ``now``.
+        """Create a queued task; its lease, if any, begins at ``now``. With an outcome it has ended, in the same commit.
 
         Raises TaskExists if the id is taken, or its place in the run; RunNotFound;
         RunFinished; RunClaimed if the run has a claimant and this is not its claim.
@@ -285,6 +285,16 @@ class Store(abc.ABC):
     @abc.abstractmethod
     async def heartbeat_run(self, run: uuid.UUID, claim: str, now: int) -> Run:
         """Renew a claimant's lease. Raises RunNotFound, RunFinished, RunClaimed."""
+
+    @abc.abstractmethod
+    async def release_run(self, run: uuid.UUID, claim: str, now: int) -> Run:
+        """Take a run back from its claimant before its lease is over.
+
+        If none of its tasks is live it is queued again, and has one more of its
+        ``retries``: this claim is none that was lost. Otherwise, and if somebody has
+        asked it to stop, it is dealt with as ``expire_runs`` does with a lost one.
+        Raises RunNotFound, RunFinished, RunClaimed (a repeat too: nobody has it).
+        """
 
     @abc.abstractmethod
     async def finish_run(self, run: uuid.UUID, claim: str | None, state: RunState | None, error: str, now: int) -> Run:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from taskserver.config import Settings
-from taskserver.errors import FirstBeyondOutput, OutputFull, TaskNotFound, TooLarge
+from taskserver.errors import FirstBeyondOutput, OutputFull, TaskNotFound
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
 from taskserver.meters import Waiter
@@ -21,7 +21,7 @@ from taskserver.model import (
     Scope,
     Task,
     TaskFilter,
-    default_error,
+    checked_outcome,
     new_id,
     now_us,
 )
@@ -125,9 +125,7 @@ class Tasks:
         A code other than 0 without an error gets a default text.
         """
         await self.own(caller, task_id)
-        if outcome.result is not None and len(outcome.result) > self._limits.result_bytes:
-            raise TooLarge(f"result: larger than {self._limits.result_bytes} bytes of JSON")
-        outcome = Outcome(outcome.code, outcome.error or default_error(outcome.code), outcome.result)
+        outcome = checked_outcome(outcome, self._limits.result_bytes)
         task = await self._store.finish(task_id, outcome, self._clock(), lines, first, self._limits.output_lines)
         if lines is not None and lines.count:
             self._meters.appended(lines.count, len(lines.payload))

@@ -45,6 +45,7 @@ LAYERS = [
     ["taskserver.serving"],
     ["taskserver.client"],
     ["taskserver.producer"],
+    ["taskserver.worker"],
     ["taskserver.cli"],
     ["taskserver.__main__"],
 ]
@@ -116,6 +117,7 @@ def same_package(name: str, target: str) -> bool:
             "taskserver.client",
             "taskserver.cli",
             "taskserver.producer",
+            "taskserver.worker",
         )
     )
 

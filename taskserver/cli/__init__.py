@@ -19,6 +19,7 @@ from taskserver.cli.run import run
 from taskserver.cli.serve import serve
 from taskserver.cli.tail import tail
 from taskserver.cli.wait import wait
+from taskserver.cli.worker import worker
 
 STDERR = 2
 
@@ -48,5 +49,5 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
-for command in (serve, run, tail, wait, list_tasks, cancel, prune, backup, copy, keys):
+for command in (serve, run, worker, tail, wait, list_tasks, cancel, prune, backup, copy, keys):
     main.add_command(command)

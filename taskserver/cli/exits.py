@@ -18,7 +18,7 @@ class ExitCode(enum.IntEnum):
     """Exit codes of all commands, from sysexits.h where it has one. A wrong command line is click's 2."""
 
     CANNOT_START = 3
-    """The database cannot be used, or ``serve`` cannot start."""
+    """The database cannot be used, or ``serve`` or ``worker`` cannot start."""
     REFUSED = 65
     """The server refused the request; or what is there forbids it, or (``copy``) the two differ."""
     NOT_FOUND = 66
@@ -43,7 +43,7 @@ EXIT_CODES_HELP = """
 \b
 Exit codes of their own have:
   2    a wrong command line
-  3    the database cannot be used; serve: the server cannot start
+  3    the database cannot be used; serve, worker: it cannot start
   65   the server refused the request; backup: FILE exists; copy: DST is not empty, or the two differ
   66   there is no such task or key
   69   the server cannot be reached, or cannot answer now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn
 
 from taskserver.cli.exits import ExitCode, WrongUsage, leave, leave_for, leave_for_os
@@ -15,18 +15,29 @@ from taskserver.client import ApiError, TaskClient, Unreachable
 Talk = Callable[..., Awaitable[int]]
 
 
-def talks(command: Talk) -> Callable[..., None]:
-    """Make ``async def command(client, **options) -> exit code`` a click callback, with the connection's options."""
+def talks(command: Talk, run: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run) -> Callable[..., None]:
+    """Make ``async def command(client, **options) -> exit code`` a click callback, with the connection's options.
+
+    ``run`` runs it in an event loop.
+    """
 
     @functools.wraps(command)
     def callback(**options: Any) -> None:
-        talk(command, **options)
+        talk(command, run, **options)
 
     return connection_options(callback)
 
 
 def talk(
-    command: Talk, /, *, url: str, key: str | None, key_file: str | None, database: str, **options: Any
+    command: Talk,
+    run: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run,
+    /,
+    *,
+    url: str,
+    key: str | None,
+    key_file: str | None,
+    database: str,
+    **options: Any,
 ) -> NoReturn:
     """Run such a command, and leave with its exit code. (One of them has an option that is named ``command``.)"""
     try:
@@ -34,7 +45,7 @@ def talk(
     except ValueError as error:
         raise WrongUsage(str(error)) from None
     try:
-        code = asyncio.run(_talk(command, client, options))
+        code = run(_talk(command, client, options))
         sys.stdout.flush()
     except ApiError as error:
         leave_for(error)

@@ -10,7 +10,9 @@ from typing import Any
 import aiohttp
 import orjson
 
-APPEND_CONFLICT, TASK_FINISHED, OUTPUT_FULL = 1002, 1003, 1012  # codes of ApiError that a producer has to tell apart
+# Codes of ApiError that a producer or a worker has to tell apart.
+TASK_EXISTS, APPEND_CONFLICT, TASK_FINISHED, OUTPUT_FULL = 1001, 1002, 1003, 1012
+DAG_EXISTS, RUN_FINISHED, RUN_CLAIMED = 1006, 1008, 1009
 
 
 class ApiError(Exception):
@@ -34,6 +36,14 @@ class ApiError(Exception):
         self.message = message
         self.payload = payload
         self.retry_after = retry_after
+
+
+class RunFailed(Exception):
+    """A run has ended otherwise than as a success; ``run`` is how."""
+
+    def __init__(self, run: RunInfo) -> None:
+        super().__init__(f"run {run.id} of {run.dag_id} has ended as {run.state}: {run.error or 'without a reason'}")
+        self.run = run
 
 
 class Unreachable(Exception):
@@ -94,6 +104,37 @@ class Appended:
     first: int
     last: int
     cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as the server told of it (PROTOCOLS.md, A6).
+
+    ``tasks`` is filled by ``RunClient.get`` only, ``results`` (values by task id)
+    by ``call`` and ``wait``, ``claim`` by ``claim``.
+    """
+
+    id: str
+    dag_id: str
+    run_id: str
+    state: str
+    finished: bool
+    error: str
+    conf: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 0
+    cancel_requested: bool = False
+    tasks: Sequence[TaskInfo] = ()
+    results: Mapping[str, Any] = field(default_factory=dict)
+    claim: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class TailLine:
+    """A line that one of a run's tasks has printed. ``map_index`` is -1 if the task is not mapped."""
+
+    task_id: str
+    map_index: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -165,6 +206,24 @@ def to_task(answer: Any) -> TaskInfo:
         run=answer.get("run"),
         result=answer.get("result"),
         output=answer.get("output", ()),
+    )
+
+
+def to_run(answer: Any) -> RunInfo:
+    """A run, or what came out of one."""
+    return RunInfo(
+        id=answer["id"],
+        dag_id=answer["dag_id"],
+        run_id=answer["run_id"],
+        state=answer["state"],
+        finished=answer["finished"],
+        error=answer["error"],
+        conf=answer.get("conf", {}),
+        attempt=answer.get("attempt", 0),
+        cancel_requested=answer.get("cancel_requested", False),
+        tasks=[to_task(task) for task in answer.get("tasks", ())],
+        results=answer.get("results", {}),
+        claim=answer.get("claim", ""),
     )
 
 

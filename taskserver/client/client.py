@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil, inf
-from types import TracebackType
-from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from typing import Any
 
-import aiohttp
-import orjson
-from yarl import URL
-
-from taskserver import __version__
 from taskserver.client.answers import (
-    ApiError,
     Appended,
     KeyInfo,
     OutputPage,
     Pruned,
     TaskInfo,
     TaskPage,
-    Unreachable,
     to_appended,
-    to_error,
     to_key,
     to_nothing,
     to_output,
@@ -37,22 +25,14 @@ from taskserver.client.answers import (
     to_pruned,
     to_task,
 )
+from taskserver.client.connection import Connected, query, segment
 from taskserver.client.retry import Backoff, insist
 from taskserver.config import DEFAULT_LIST_LIMIT, DEFAULT_OUTPUT_LIMIT, MAX_OUTPUT_LIMIT, MAX_OUTPUT_WAIT, MAX_TASK_WAIT
 
-CONNECT_TIMEOUT = 10.0
-ANSWER_TIMEOUT = (
-    30.0  # of silence, beyond what the server was asked to wait; commits are much faster, large answers go on
-)
 EARLY = 0.5  # seconds; an empty answer to a long poll that comes sooner is no sign that waiting works
 
-JSON = "application/json"
-NDJSON = "application/x-ndjson"
 
-T = TypeVar("T")
-
-
-class TaskClient:
+class TaskClient(Connected):
     """A client for one server and one API key; use it as an async context manager, or ``close`` it.
 
     Args:
@@ -62,29 +42,6 @@ class TaskClient:
     Every method may raise ApiError and Unreachable. Raises ValueError for a URL
     or a key that cannot be one.
     """
-
-    def __init__(self, url: str, key: str) -> None:
-        self.url = url.rstrip("/")
-        parsed = URL(self.url)
-        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query_string or parsed.fragment:
-            raise ValueError(f"{url!r} is not a server's URL, such as http://127.0.0.1:8080")
-        if not key or not all("!" <= character <= "~" for character in key):
-            raise ValueError("an API key consists of visible ASCII characters without spaces")
-        self._headers = {"Authorization": f"Key {key}", "User-Agent": f"taskserver/{__version__}", "Accept": JSON}
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> TaskClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections. A repeat does nothing."""
-        if self._session is not None:
-            await self._session.close()
 
     def task_url(self, task_id: str) -> str:
         """Where a task is found."""
@@ -234,7 +191,7 @@ class TaskClient:
         """Tasks, the newest first. ``cursor`` is an earlier page's."""
         wish: list[tuple[str, Any]] = [("state", state), ("name", name), ("limit", limit), ("cursor", cursor)]
         wish += [("label", f"{key}={value}") for key, value in (labels or {}).items()]
-        return await self._ask(to_page, "GET", "/v1/tasks" + _query(wish))
+        return await self._ask(to_page, "GET", "/v1/tasks" + query(wish))
 
     # --- keys ----------------------------------------------------------------------
 
@@ -256,7 +213,7 @@ class TaskClient:
 
     async def revoke_key(self, id_or_name: str) -> KeyInfo:
         """End a key at once."""
-        return await self._ask(to_key, "DELETE", "/v1/keys/" + _segment(id_or_name))
+        return await self._ask(to_key, "DELETE", "/v1/keys/" + segment(id_or_name))
 
     # --- retention -----------------------------------------------------------------
 
@@ -265,63 +222,9 @@ class TaskClient:
         wish = {"older_than": older_than, "dry_run": dry_run}
         return await self._ask(to_pruned, "POST", "/v1/prune", wish)
 
-    # --- plumbing ------------------------------------------------------------------
 
-    async def _ask(
-        self, read: Callable[[Any], T], method: str, path: str, body: object = None, *, wait: float = 0
-    ) -> T:
-        """One request and its answer, read by ``read``. A body of bytes is NDJSON, any other is sent as JSON."""
-        if self._session is None:
-            # Each open wait needs a connection of its own, so their number has no bound here.
-            self._session = aiohttp.ClientSession(headers=self._headers, connector=aiohttp.TCPConnector(limit=0))
-        data, headers = body, {"Content-Type": NDJSON}
-        if body is not None and not isinstance(body, bytes):
-            data, headers = orjson.dumps(body), {"Content-Type": JSON}
-        try:
-            async with self._session.request(
-                method,
-                URL(self.url + path, encoded=True),
-                data=data,
-                headers=headers if data is not None else None,
-                timeout=aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT, sock_read=wait + ANSWER_TIMEOUT),
-                allow_redirects=False,
-            ) as response:
-                answer = await response.read()
-        except asyncio.TimeoutError as error:
-            raise Unreachable(f"{self.url} does not answer in time") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"cannot reach {self.url}: {_reason(error)}") from error
-        if not 200 <= response.status < 300:
-            raise to_error(response, answer)
-        try:
-            return read(orjson.loads(answer) if answer else None)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ApiError(response.status, 0, f"{self.url} does not answer like a taskserver") from error
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in few words."""
-    cause = getattr(error, "os_error", getattr(error, "certificate_error", error))
-    if isinstance(cause, ssl.SSLError):  # its numbers are OpenSSL's
-        return getattr(cause, "verify_message", "") or cause.reason or str(cause)
-    number = getattr(cause, "errno", None)
-    return os.strerror(number) if isinstance(number, int) and number > 0 else str(cause) or type(cause).__name__
-
-
-# --- URLs ------------------------------------------------------------------------
-
-
-def _segment(text: str) -> str:
-    return quote(text, safe="")
-
-
-def _query(pairs: Iterable[tuple[str, Any]]) -> str:
-    given = [(key, value) for key, value in pairs if value is not None]
-    return "?" + urlencode(given) if given else ""
-
-
-def _task(task_id: str, action: str = "", **query: Any) -> str:
-    return f"/v1/tasks/{_segment(task_id)}{action}{_query(query.items())}"
+def _task(task_id: str, action: str = "", **asked: Any) -> str:
+    return f"/v1/tasks/{segment(task_id)}{action}{query(asked.items())}"
 
 
 def _output(task_id: str, first: int | None, closing: bool) -> str:

@@ -49,7 +49,14 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, Unreachable) or (isinstance(error, ApiError) and error.status in TRANSIENT)
 
 
-async def insist(ask: Callable[[], Awaitable[T]], patience: float | None) -> T:
+def is_away(error: Exception) -> bool:
+    """The same for who must not give up: a server that fails (a full disk, a bug) may be repaired too."""
+    return is_transient(error) or (isinstance(error, ApiError) and error.status >= HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+async def insist(
+    ask: Callable[[], Awaitable[T]], patience: float | None, heals: Callable[[Exception], bool] = is_transient
+) -> T:
     """Ask until there is an answer, or an error that waiting does not heal, or ``patience`` seconds are over."""
     began, backoff = time.monotonic(), Backoff()
     while True:
@@ -58,6 +65,6 @@ async def insist(ask: Callable[[], Awaitable[T]], patience: float | None) -> T:
         except (ApiError, Unreachable) as error:
             pause = backoff.next(getattr(error, "retry_after", None))
             over = patience is not None and time.monotonic() + pause > began + patience
-            if over or not is_transient(error):
+            if over or not heals(error):
                 raise
         await asyncio.sleep(pause)

@@ -30,6 +30,11 @@ class Stop:
             os.close(self._write)
             self._write = -1
 
+    def close(self) -> None:
+        """Close both ends, when nobody polls any more."""
+        self.set()
+        os.close(self.fd)
+
 
 class Pump(threading.Thread):
     """Copies ``source`` to ``echo`` (None: nowhere) and to ``sink``, until it ends or ``stop`` is set.

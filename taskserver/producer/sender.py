@@ -10,7 +10,7 @@ from http import HTTPStatus
 from math import inf
 from typing import TypeVar
 
-from taskserver.client import ApiError, Backoff, TaskClient, Unreachable, is_transient
+from taskserver.client import ApiError, Backoff, TaskClient, Unreachable, is_away
 from taskserver.client.answers import APPEND_CONFLICT, OUTPUT_FULL, TASK_FINISHED
 from taskserver.config import KIB, MIB
 from taskserver.producer.process import Exit
@@ -190,7 +190,7 @@ class Sender:
                 self._is_away(str(error))
                 pause = backoff.next()
             except ApiError as error:
-                if not (is_transient(error) or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR):
+                if not is_away(error):
                     raise
                 self._is_away(error.message)
                 pause = backoff.next(error.retry_after)

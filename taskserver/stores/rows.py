@@ -17,7 +17,7 @@ RUN_FIELDS = tuple(field.name for field in fields(Run))  # the columns have the 
 RUN_COLUMNS = ", ".join(RUN_FIELDS)
 RUN_CHANGES = (
     "state", "started_at", "finished_at", "error", "last", "attempt", "claim", "lease_us", "lease_expires_at",
-    "cancel_requested", "version",
+    "cancel_requested", "retries", "version",
 )  # fmt: skip
 """The columns of a run that change after its creation."""
 DAG_COLUMNS = "dag_id, owner, config_id, display_name, retries, tasks, created_at, updated_at"

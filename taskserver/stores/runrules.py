@@ -11,6 +11,8 @@ from taskserver.errors import DagExists, DagNotFound, RunClaimed, RunExists, Run
 from taskserver.model import Chunk, Task, lease_end
 from taskserver.stores.taskrules import lost
 
+GIVEN_BACK = "claimant lost: it gave the run back while tasks were running"
+
 
 def no_dag(dag_id: str) -> DagNotFound:
     """The error for a dag that there is not."""
@@ -124,11 +126,22 @@ def claimant_lost(run: Run) -> str:
     return lost("claimant", run.lease_us)
 
 
-def without_claimant(run: Run, now: int) -> Run:
+def without_claimant(run: Run, now: int, error: str = "") -> Run:
     """A run whose claimant is lost: offered again if it has retries left, or ended."""
     if run.attempt <= run.retries and not run.cancel_requested:
-        return replace(run, state=RunState.QUEUED, claim=None, lease_us=None, lease_expires_at=None)
-    return _ended(run, RunState.INTERRUPTED, claimant_lost(run), now)
+        return _offered_again(run)
+    return _ended(run, RunState.INTERRUPTED, error or claimant_lost(run), now)
+
+
+def given_back(run: Run, live: bool, now: int) -> Run:
+    """A run whose claimant does not want it any more: with ``live`` tasks or a wish to stop, that is a loss."""
+    if live or run.cancel_requested:
+        return without_claimant(run, now, GIVEN_BACK)
+    return replace(_offered_again(run), retries=run.retries + 1)  # this claim is none that was lost
+
+
+def _offered_again(run: Run) -> Run:
+    return replace(run, state=RunState.QUEUED, claim=None, lease_us=None, lease_expires_at=None)
 
 
 def committed(run: Run, events: Sequence[bytes]) -> tuple[Run, Chunk | None]:

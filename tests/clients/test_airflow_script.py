@@ -5,25 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from tests.clients.airflow import DAG, TASK, Worker, register
+from tests.clients.airflow import DAG, TASK
 from tests.conftest import every_way_to_serve
+from tests.e2e.commands import Commands
+from tests.e2e.workers import DAGS, working
 from tests.server import Server
 
 LIMIT = 60  # seconds for the script
 SCRIPT = Path(__file__).with_name("synchronous_dag_execution.txt")
 
 
-def work(worker: Worker, run: Mapping[str, Any]) -> None:
-    worker.do(run, TASK, ["Hello"] * 15, "Hello World!")
-
-
 @every_way_to_serve
 def test_it_runs_with_no_more_than_its_host_and_credentials_changed(server: Server, tmp_path: Path) -> None:
-    register(server)
     text = SCRIPT.read_text(encoding="utf-8")
     for published, ours in (
         ('_USERNAME = "admin"', '_USERNAME = "admin"'),
@@ -37,14 +32,10 @@ def test_it_runs_with_no_more_than_its_host_and_credentials_changed(server: Serv
     script = tmp_path / "script.py"
     script.write_text(text, encoding="utf-8")
 
-    worker = Worker(server, work)
-    worker.start()
-    try:
+    with working(Commands(server, tmp_path), str(DAGS / "documented.py")):
         done = subprocess.run(
             [sys.executable, script], capture_output=True, text=True, timeout=LIMIT, check=True, env=os.environ
         )
-    finally:
-        worker.stop()
 
     first, *states, last, results = done.stdout.splitlines()
     assert first == "Status Code: 200"

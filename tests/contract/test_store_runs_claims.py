@@ -185,6 +185,52 @@ class TestHeartbeats:
             await store.heartbeat_run(run.id, CLAIM, NOW)
 
 
+class TestReleases:
+    @pytest.mark.parametrize("retries", [0, 1])
+    async def test_a_run_that_is_given_back_costs_none_of_its_retries(self, store: Store, retries: int) -> None:
+        run = await claimed(store, retries=retries)
+        done = await finished_task(store, run, "extract")
+        back = await store.release_run(run.id, CLAIM, LATER)
+        assert (back.state, back.attempt, back.claim, back.lease_expires_at) == (RunState.QUEUED, 1, None, None)
+        assert await store.get_run(run.id) == back
+        assert await store.get_task(done.id) == done
+        assert await store.expire_runs(LOST) == []
+        again = await claim(store, OTHER, now=LATER)
+        assert again is not None
+        assert (again.id, again.attempt) == (run.id, 2)
+        (lost,) = await store.expire_runs(LATER + LEASE * SECOND + 1)
+        assert lost.state is (RunState.QUEUED if retries else RunState.INTERRUPTED)
+
+    @pytest.mark.parametrize(("retries", "state"), [(0, RunState.INTERRUPTED), (1, RunState.QUEUED)])
+    async def test_with_live_tasks_it_is_a_loss(self, store: Store, retries: int, state: RunState) -> None:
+        run = await claimed(store, retries=retries)
+        task = await add_task(store, run)
+        back = await store.release_run(run.id, CLAIM, LATER)
+        assert (back.state, back.attempt) == (state, 1)
+        assert (await store.get_task(task.id)).state is TaskState.INTERRUPTED
+        if state is RunState.INTERRUPTED:
+            assert back.error == "claimant lost: it gave the run back while tasks were running"
+
+    async def test_one_that_was_asked_to_stop_is_not_offered_again(self, store: Store) -> None:
+        run = await claimed(store, retries=5)
+        await store.cancel_run(run.id, NOW)
+        assert (await store.release_run(run.id, CLAIM, LATER)).state is RunState.INTERRUPTED
+
+    async def test_it_needs_the_claim_of_a_run_that_goes_on(self, store: Store) -> None:
+        with pytest.raises(RunNotFound):
+            await store.release_run(NOBODY, CLAIM, NOW)
+        run = await claimed(store)
+        with pytest.raises(RunClaimed):
+            await store.release_run(run.id, OTHER, NOW)
+        await store.release_run(run.id, CLAIM, NOW)
+        with pytest.raises(RunClaimed):
+            await store.release_run(run.id, CLAIM, NOW)
+        await claim(store)
+        await store.finish_run(run.id, CLAIM, None, "", NOW)
+        with pytest.raises(RunFinished):
+            await store.release_run(run.id, CLAIM, NOW)
+
+
 class TestLostClaimants:
     async def test_a_run_without_retries_ends_as_interrupted(self, store: Store, changes: Recorder) -> None:
         run = await claimed(store)

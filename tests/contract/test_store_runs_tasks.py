@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,25 @@ LATER = NOW + 3 * SECOND
 
 def result(text: str) -> Outcome:
     return Outcome(result=b'{"type":"json","data":' + text.encode() + b"}")
+
+
+class TestTasksThatHaveEnded:
+    async def test_one_is_created_and_ended_in_one_commit(self, store: Store, changes: Recorder) -> None:
+        run = await claimed(store)
+        changes.take_runs()
+        new = NewTask("quick", "ann", "extract", None, {}, Place(run.id, "extract"), CLAIM, Outcome(0, "", b'{"a":1}'))
+        task = await store.create_task(new, LATER)
+        assert (task.state, task.result, task.started_at, task.finished_at) == (
+            TaskState.SUCCESS, b'{"a":1}', LATER, LATER
+        )  # fmt: skip
+        assert await store.get_task("quick") == task
+        assert await story(store, run) == [("extract", "queued"), ("extract", "success")]
+        failed = await store.create_task(
+            replace(new, id="other", place=Place(run.id, "load"), outcome=Outcome(3)), LATER
+        )
+        assert (failed.state, failed.code) == (TaskState.FAILED, 3)
+        with pytest.raises(TaskExists):
+            await store.create_task(new, LATER)
 
 
 class TestPlaces:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from taskserver.api.tasks.prefer import preference_applied
 from taskserver.encoding import dumps
 from taskserver.web.prepared import Head, Prepared
 from taskserver.web.streaming import NO_STORE
@@ -21,7 +22,7 @@ def json_head(status: int = 200) -> Head:
 @lru_cache
 def preferred_head(wait: int) -> Head:
     """The head of a JSON answer to ``Prefer: wait=N`` (RFC 7240)."""
-    return make_head({"Preference-Applied": f"wait={wait}", "Vary": "Prefer"})
+    return make_head(preference_applied(wait))
 
 
 def make_head(more: Mapping[str, str], status: int = 200) -> Head:

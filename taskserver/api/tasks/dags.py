@@ -7,13 +7,15 @@ from typing import Any
 from aiohttp import web
 
 from taskserver.api.tasks.answers import json_answer
-from taskserver.api.tasks.run_schemas import KEY, KEY_ERROR, DagBody, TriggerBody
-from taskserver.dagmodel import Dag, DagTask, NewRun, manual_run_id, uuid7
+from taskserver.api.tasks.results import RESULT_QUERY, answer_result
+from taskserver.api.tasks.run_schemas import DagBody, TriggerBody
+from taskserver.config import MAX_NAME_LENGTH
+from taskserver.dagmodel import KEY, KEY_ERROR, Dag, DagTask, NewRun, Run, manual_run_id, once_run_id, uuid7
 from taskserver.encoding import dumps, isotime, run_summary
 from taskserver.errors import BadParameter
-from taskserver.model import now_us
+from taskserver.model import Scope, now_us
 from taskserver.web.context import caller, services
-from taskserver.web.params import body
+from taskserver.web.params import body, query
 
 DAG, TRIGGER = DagBody(), TriggerBody()
 
@@ -43,18 +45,32 @@ async def list_dags(request: web.Request) -> web.StreamResponse:
 
 async def trigger_run(request: web.Request) -> web.StreamResponse:
     """Queue a run."""
+    return json_answer(run_summary(await _trigger(request)), status=201)
+
+
+async def call_dag(request: web.Request) -> web.StreamResponse:
+    """Queue a run and wait for what comes out."""
+    args = query(request, RESULT_QUERY)
+    caller(request).require(Scope.READ)  # before anything is queued whose result the caller may not see
+    return await answer_result(request, await _trigger(request), args["wait"])
+
+
+async def _trigger(request: web.Request) -> Run:
     wish = await body(request, TRIGGER)
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 0 < len(key) <= MAX_NAME_LENGTH:
+        raise BadParameter(f"Idempotency-Key: must have 1 to {MAX_NAME_LENGTH} characters")
     now = now_us()
     new = NewRun(
         id=uuid7(now),
-        run_id=manual_run_id(now),
+        run_id=manual_run_id(now) if key is None else once_run_id(key),
         triggered_by=caller(request).name,
         dag_id=request.match_info["dag_id"],
         conf=dumps(wish["conf"]),
         tag=wish["tag"],
         note=wish["note"],
     )
-    return json_answer(run_summary(await services(request).runs.trigger(caller(request), new)), status=201)
+    return await services(request).runs.trigger(caller(request), new, once=key is not None)
 
 
 def _shown(dag: Dag) -> dict[str, Any]:

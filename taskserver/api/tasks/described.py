@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import Schema, fields
+from marshmallow import Schema, fields, validate
 
+from taskserver.config import MAX_NAME_LENGTH
 from taskserver.model import Scope, TaskState
 from taskserver.web.params import one_of
 from taskserver.web.rooms import AnswerSchema
@@ -19,17 +20,36 @@ def _state() -> fields.String:
     return fields.String(required=True, validate=one_of(TaskState))
 
 
-class OutputHeaders(Schema):
+class ResultHeaders(Schema):
+    """``GET /runs/{id}/result``"""
+
+    prefer = fields.String(
+        data_key="Prefer",
+        metadata={"description": "RFC 7240; counts where `wait` is absent.", "examples": ["wait=10"]},
+    )
+
+
+class OutputHeaders(ResultHeaders):
     """``GET /tasks/{id}/output``"""
 
     last_event_id = fields.String(
         data_key="Last-Event-ID",
         metadata={"description": "The `id` of the last event seen; for `text/event-stream` only.", "examples": ["23"]},
     )
-    prefer = fields.String(
-        data_key="Prefer",
-        metadata={"description": "RFC 7240; counts where `wait` is absent.", "examples": ["wait=10"]},
+
+
+class TriggerHeaders(Schema):
+    """``POST /dags/{dag_id}/runs``"""
+
+    idempotency_key = fields.String(
+        data_key="Idempotency-Key",
+        validate=validate.Length(1, MAX_NAME_LENGTH),
+        metadata={"description": "A dag has one run for each: a repeat is answered with that run."},
     )
+
+
+class CallHeaders(TriggerHeaders, ResultHeaders):
+    """``POST /dags/{dag_id}/run``"""
 
 
 class Failure(AnswerSchema):
@@ -176,6 +196,18 @@ class RunWithTasks(Run):
     """A run and its tasks."""
 
     tasks = fields.List(fields.Nested(TaskSummary), required=True)
+
+
+class RunResult(AnswerSchema):
+    """What came out of a run."""
+
+    id = fields.UUID(required=True)
+    dag_id = fields.String(required=True)
+    run_id = fields.String(required=True)
+    state = _state()
+    finished = fields.Boolean(required=True)
+    error = fields.String(required=True)
+    results = fields.Dict(required=True, metadata={"description": "by task id; empty while the run goes on"})
 
 
 # --- keys ----------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import lru_cache, partial
@@ -12,9 +11,9 @@ from typing import Any
 from aiohttp import web
 
 from taskserver.api.tasks.answers import json_head, preferred_head
+from taskserver.api.tasks.prefer import preferred_wait
 from taskserver.api.tasks.schemas import FORMATS, OutputQuery
 from taskserver.api.tasks.subjects import Tail, TaskOutput, current, lines_once, page_body
-from taskserver.config import MAX_OUTPUT_WAIT
 from taskserver.errors import BadParameter
 from taskserver.model import Task
 from taskserver.streams import ENCODERS, SSE, Encoder, parse_event_id, portions
@@ -27,8 +26,6 @@ from taskserver.web.seats import StreamSeat, wait_for_answer
 from taskserver.web.streaming import LIVE, NO_STORE, stream
 
 OUTPUT_QUERY = OutputQuery()
-
-_PREFER_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE | re.ASCII)
 
 
 async def get_output(request: web.Request) -> web.StreamResponse:
@@ -54,8 +51,8 @@ async def get_output(request: web.Request) -> web.StreamResponse:
 async def _json_page(request: web.Request, first: int, args: dict[str, Any]) -> web.StreamResponse:
     core, who, task_id = services(request), caller(request), request.match_info["id"]
     wait, limit, head = args["wait"], args["limit"], json_head()
-    if wait is None and (preferred := _PREFER_WAIT.search(",".join(request.headers.getall("Prefer", ())))):
-        wait = min(int(preferred[1]), MAX_OUTPUT_WAIT)
+    if wait is None and (preferred := preferred_wait(request)) is not None:
+        wait = preferred
         head = preferred_head(wait)
     known = core.tasks.glance(who, task_id)
     task = check_first(known or await core.tasks.get(who, task_id), first)

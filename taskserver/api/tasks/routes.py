@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskserver import errors
-from taskserver.api.tasks import dags, described, ingest, keys, output, producing, reading, retention, runs
+from taskserver.api.tasks import dags, described, ingest, keys, output, producing, reading, results, retention, runs
 from taskserver.api.tasks.schemas import FORMATS
 from taskserver.model import Scope
 from taskserver.web.rooms import Answer, Route
@@ -13,6 +13,10 @@ CANCEL_REQUESTED = described.CancelRequested()
 OUTPUT = (
     Answer(schema=described.OutputPage(), types=tuple(FORMATS[name] for name in ("text", "ndjson", "sse"))),
     Answer(204, about="To the reconnect of an `EventSource` that has seen the end."),
+)
+RESULT = (
+    Answer(schema=described.RunResult(), about="The run has ended; `state` tells how."),
+    Answer(202, described.RunResult(), about="The run goes on.", headers={"Location": "where to wait on for it"}),
 )
 APPENDED = (Answer(schema=described.Appended()),)
 LINE_TYPES = (ingest.TEXT, ingest.NDJSON)
@@ -139,9 +143,31 @@ ROUTES = (
         "/dags/{dag_id}/runs",
         dags.trigger_run,
         Scope.WRITE,
+        headers=described.TriggerHeaders(),
         body=dags.TRIGGER,
         answers=(Answer(201, RUN),),
-        fails=(errors.DagNotFound, errors.RunExists),
+        fails=(errors.BadParameter, errors.DagNotFound, errors.RunExists),
+    ),
+    Route(
+        "POST",
+        "/dags/{dag_id}/run",
+        dags.call_dag,
+        Scope.WRITE,
+        query=results.RESULT_QUERY,
+        headers=described.CallHeaders(),
+        body=dags.TRIGGER,
+        answers=RESULT,
+        fails=(errors.DagNotFound, errors.RunExists, errors.TooManyWaiters),
+    ),
+    Route(
+        "GET",
+        "/runs/{id}/result",
+        runs.get_result,
+        Scope.READ,
+        query=results.RESULT_QUERY,
+        headers=described.ResultHeaders(),
+        answers=RESULT,
+        fails=(errors.RunNotFound, errors.TooManyWaiters),
     ),
     Route(
         "POST",
@@ -177,6 +203,15 @@ ROUTES = (
         Scope.WRITE,
         body=runs.HEARTBEAT,
         answers=(Answer(schema=CANCEL_REQUESTED),),
+        fails=CLAIM_FAILS,
+    ),
+    Route(
+        "POST",
+        "/runs/{id}/release",
+        runs.release,
+        Scope.WRITE,
+        body=runs.HEARTBEAT,
+        answers=(Answer(schema=RUN),),
         fails=CLAIM_FAILS,
     ),
     Route(

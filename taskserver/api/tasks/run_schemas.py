@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates
 
-from taskserver.api.tasks.schemas import NewTaskBody, lease_field
+from taskserver.api.tasks.schemas import NewTaskBody, OutcomeBody, lease_field
 from taskserver.config import (
     DEFAULT_RUN_LEASE,
     MAX_CLAIM_DAGS,
@@ -18,12 +17,10 @@ from taskserver.config import (
     MAX_OUTPUT_WAIT,
     MAX_RETRIES,
 )
-from taskserver.dagmodel import parse_uuid
+from taskserver.dagmodel import KEY, KEY_ERROR, parse_uuid
+from taskserver.model import Outcome
 from taskserver.web.params import Flag, Integer, QueryInteger, body_text, encodable
 
-# Airflow's rule for the ids of dags and tasks, but for "." and "..": in a URL they mean another path.
-KEY = re.compile(r"(?!\.{1,2}\Z)[\w.-]{1,250}\Z")
-KEY_ERROR = "must be 1 to 250 of letters, digits, _ . -, and not . or .."
 MIN_CLAIM_LENGTH = 16
 
 
@@ -67,6 +64,12 @@ class TriggerBody(Schema):
             raise ValidationError("must not look like a UUID, and not be . or .., for the run is asked for by it")
 
 
+class ResultQuery(Schema):
+    """``POST /dags/{dag_id}/run`` and ``GET /runs/{id}/result``"""
+
+    wait = QueryInteger(0, MAX_OUTPUT_WAIT, load_default=None)
+
+
 class ClaimQuery(Schema):
     """``POST /runs/claim``"""
 
@@ -81,6 +84,14 @@ class ClaimBody(Schema):
     lease = lease_field(load_default=DEFAULT_RUN_LEASE)
 
 
+class RunTaskOutcome(OutcomeBody):
+    """The end of a task that is created when it has ended."""
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Outcome:
+        return Outcome(data["code"], data["error"], data["result"])
+
+
 class RunTaskBody(NewTaskBody):
     """``POST /runs/{id}/tasks``"""
 
@@ -88,10 +99,11 @@ class RunTaskBody(NewTaskBody):
     map_index = Integer(-1, MAX_MAP_INDEX, load_default=-1)
     try_number = Integer(1, MAX_RETRIES + 1, load_default=1)
     claim = fields.String(load_default=None, allow_none=True)
+    finish = fields.Nested(RunTaskOutcome, load_default=None, allow_none=True)
 
 
 class RunHeartbeatBody(Schema):
-    """``POST /runs/{id}/heartbeat``"""
+    """``POST /runs/{id}/heartbeat`` and ``/release``"""
 
     claim = fields.String(required=True)
 

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from taskserver.api.tasks.answers import json_answer, json_head
 from taskserver.api.tasks.reading import answer_task
+from taskserver.api.tasks.results import RESULT_QUERY, answer_result
 from taskserver.api.tasks.run_schemas import ClaimBody, ClaimQuery, RunFinishBody, RunHeartbeatBody, RunTaskBody
 from taskserver.dagmodel import RunState
 from taskserver.encoding import run_summary, task_summary
@@ -42,6 +43,13 @@ async def get_run(request: web.Request) -> web.StreamResponse:
     return json_answer({**run_summary(run), "tasks": [task_summary(task) for task in tasks]})
 
 
+async def get_result(request: web.Request) -> web.StreamResponse:
+    """What came out of a run; waits for its end."""
+    args = query(request, RESULT_QUERY)
+    run = await services(request).runs.get(caller(request), _id(request))
+    return await answer_result(request, run, args["wait"])
+
+
 async def create_task(request: web.Request) -> web.StreamResponse:
     """Create a task in a run."""
     wish = await body(request, RUN_TASK)
@@ -53,6 +61,7 @@ async def create_task(request: web.Request) -> web.StreamResponse:
         name=wish["name"],
         lease=wish["lease"],
         labels=wish["labels"],
+        outcome=wish["finish"],
     )
     return await answer_task(request, task, task.last, json_head(201))
 
@@ -62,6 +71,12 @@ async def heartbeat(request: web.Request) -> web.StreamResponse:
     word = await body(request, HEARTBEAT)
     run = await services(request).runs.heartbeat(caller(request), _id(request), word["claim"])
     return json_answer({"cancel_requested": run.cancel_requested})
+
+
+async def release(request: web.Request) -> web.StreamResponse:
+    """Give a claimed run back."""
+    word = await body(request, HEARTBEAT)
+    return json_answer(run_summary(await services(request).runs.release(caller(request), _id(request), word["claim"])))
 
 
 async def finish_run(request: web.Request) -> web.StreamResponse:

@@ -142,12 +142,17 @@ class ResultBody(Schema):
         return orjson.dumps({"type": data["type"], "data": data["data"]})
 
 
-class FinishBody(Schema):
-    """``POST /tasks/{id}/finish``"""
+class OutcomeBody(Schema):
+    """How a task has ended."""
 
     code = Integer(-MAX_CODE - 1, MAX_CODE, load_default=0)
     error = body_text(MAX_ERROR_LENGTH, load_default="")
     result = fields.Nested(ResultBody, load_default=None, allow_none=True)
+
+
+class FinishBody(OutcomeBody):
+    """``POST /tasks/{id}/finish``"""
+
     output = fields.List(fields.String(), load_default=None, allow_none=True)
     first = Integer(0, MAX_LINE_NUMBER, load_default=None, allow_none=True)
 

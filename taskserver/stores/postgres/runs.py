@@ -148,6 +148,16 @@ class RunWrites:
             lost.append(self._settle(work))
         return lost
 
+    async def release(self, run: uuid.UUID, claim: str, now: int) -> Run:
+        work = await self._load(run)
+        runrules.check_open(work.run, claim)
+        live = not all(task.finished for task in await self._tx.tasks.states_of_run(run))
+        if live:
+            await self._tx.tasks.interrupt_run(run, runrules.GIVEN_BACK, now)
+            await self._take_notes()
+        self._become(work, runrules.given_back(work.run, live, now))
+        return self._settle(work)
+
     # --- for the task part -----------------------------------------------------------
 
     async def lock(self, runs: Collection[uuid.UUID]) -> None:

@@ -254,6 +254,9 @@ class PostgresStore(Store):
     async def finish_run(self, run: uuid.UUID, claim: str | None, state: RunState | None, error: str, now: int) -> Run:
         return await self._submit("runs", RunWrites.finish, run, claim, state, error, now, alone=True)
 
+    async def release_run(self, run: uuid.UUID, claim: str, now: int) -> Run:
+        return await self._submit("runs", RunWrites.release, run, claim, now, run=run, alone=True)
+
     async def cancel_run(self, run: uuid.UUID, now: int) -> Run:
         return await self._submit("runs", RunWrites.request_cancel, run, now, run=run, alone=True)
 

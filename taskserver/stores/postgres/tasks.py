@@ -52,9 +52,11 @@ class TaskWrites:
             await self._check_place(new.place)
             await self._tx.runs.check_claim(new.place.run, new.claim)
         task = taskrules.new_task(new, await self._tx.next_log(), now)
-        self._works.add(task)
+        work = self._works.add(task)
         self._tx.changes.append(Change(task))
         self._tx.runs.note(task)
+        if new.outcome is not None:
+            return self._end(work, outcome_state(new.outcome, cancel_requested=False), new.outcome, now)
         return task
 
     async def append(

@@ -100,9 +100,10 @@ class Works:
             raise TaskNotFound(f"there is no task {task_id!r}")
         return work
 
-    def add(self, task: Task) -> None:
+    def add(self, task: Task) -> Work:
         """Add a new task."""
-        self._works[task.id] = Work(task, task.last, stored=False, ended=False, changed=True)
+        work = self._works[task.id] = Work(task, task.last, stored=False, ended=False, changed=True)
+        return work
 
     def gone(self, task_id: str) -> None:
         """Take note that a task has been deleted."""

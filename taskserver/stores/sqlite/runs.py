@@ -134,6 +134,15 @@ class RunWrites:
             lost.append(self._write(work))
         return lost
 
+    def release(self, run: uuid.UUID, claim: str, now: int) -> Run:
+        work = self._load(run)
+        runrules.check_open(work.run, claim)
+        live = not all(task.finished for task in self._tx.tasks.of_run(run))
+        if live:
+            self._tx.tasks.interrupt_run(run, runrules.GIVEN_BACK, now)
+        self._become(work, runrules.given_back(work.run, live, now))
+        return self._write(work)
+
     # --- for the task half -----------------------------------------------------------
 
     def check_claim(self, run: uuid.UUID, claim: str | None) -> None:

@@ -211,6 +211,9 @@ class SqliteStore(Store):
     async def delete_run(self, run: uuid.UUID) -> None:
         await self._runs(RunWrites.delete, run)
 
+    async def release_run(self, run: uuid.UUID, claim: str, now: int) -> Run:
+        return await self._runs(RunWrites.release, run, claim, now)
+
     async def expire_runs(self, now: int, heard_since: int = 0) -> list[Run]:
         overdue = await self._query(f"SELECT 1 FROM run WHERE {OVERDUE} LIMIT 1", (now, now - heard_since))
         return await self._runs(RunWrites.expire_leases, now, heard_since) if overdue else []

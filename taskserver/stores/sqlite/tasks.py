@@ -50,9 +50,12 @@ class TaskWrites:
         head = (task.log, task.id, task.owner, task.name, task.state.value, labels, now)
         row = (*head, *lease, *place_to_row(task.place))
         self._db.execute(_INSERT, row)
-        self._works.add(task)
+        work = self._works.add(task)
         self._tx.changes.append(Change(task))
         self._tx.runs.note(task)
+        if new.outcome is not None:
+            self.mark_sealed(task.log)  # it has no output: the sealer need not look, with a commit for each
+            return self._end(work, outcome_state(new.outcome, cancel_requested=False), new.outcome, now)
         return task
 
     def append(self, task_id: str, lines: Lines, first: int | None, now: int, limit: int, log: int | None) -> Appended:

@@ -1,0 +1,179 @@
+"""What a task prints and logs goes into its own output, also where several run in one process.
+
+``sys.stdout``, ``sys.stderr`` and the root logger are replaced once for the
+process; where their lines go is the business of the context (``contextvars``)
+of who writes. Threads that a task starts inherit its context, as all do from
+Python 3.14 on if it is told so. What belongs to no task goes where it went
+before.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import io
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from taskserver.model import Stream
+from taskserver.producer.pump import Stop
+from taskserver.worker.command import start_pump, wait_for_pumps
+
+Write = Callable[[Stream, bytes], object]
+
+LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # the time is kept with each line anyway
+
+_SINK: contextvars.ContextVar[Write | None] = contextvars.ContextVar("taskserver_sink", default=None)
+_installed = False
+_forked = False
+
+
+class _Bytes(io.RawIOBase):
+    """``sys.stdout.buffer``"""
+
+    def __init__(self, text: CapturedStream) -> None:
+        self._text = text
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        taken = bytes(data)
+        self._text.write_bytes(taken)
+        return len(taken)
+
+
+class CapturedStream(io.TextIOBase):
+    """In the place of ``sys.stdout`` or ``sys.stderr``: what a task writes goes to its sink. It cannot be closed."""
+
+    def __init__(self, stream: Stream, original: TextIO) -> None:
+        self._stream = stream
+        self._original = original
+        self.buffer = _Bytes(self)
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str, /) -> int:
+        sink = current_sink()
+        if sink is None:
+            return self._original.write(text)
+        sink(self._stream, text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def write_bytes(self, data: bytes) -> None:
+        """What ``buffer`` is given."""
+        sink = current_sink()
+        if sink is None:
+            self._original.write(data.decode("utf-8", "replace"))
+        else:
+            sink(self._stream, data)
+
+    def flush(self) -> None:
+        if current_sink() is None:
+            self._original.flush()
+
+    def close(self) -> None:
+        """Do nothing: the next task wants to write too."""
+
+    def fileno(self) -> int:
+        return self._original.fileno()
+
+    def isatty(self) -> bool:
+        return False
+
+
+class _Handler(logging.Handler):
+    """Log records of tasks; those of nobody's are left to whom they would go without it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sink = current_sink()
+        if sink is not None:
+            sink(Stream.STDERR, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+        elif record.levelno >= logging.WARNING and len(logging.root.handlers) == 1 and logging.lastResort is not None:
+            logging.lastResort.handle(record)
+
+
+def current_sink() -> Write | None:
+    """Where the lines of this context go; None: nowhere in particular."""
+    return None if _forked else _SINK.get()
+
+
+def install() -> None:
+    """Replace the process' streams. A repeat does nothing."""
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    sys.stdout = CapturedStream(Stream.STDOUT, sys.stdout)
+    sys.stderr = CapturedStream(Stream.STDERR, sys.stderr)
+    handler = _Handler()
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logging.root.addHandler(handler)
+    if logging.root.level > logging.INFO:
+        logging.root.setLevel(logging.INFO)
+    os.register_at_fork(after_in_child=_note_fork)
+    _inherit_context()
+
+
+@contextmanager
+def into(sink: Write) -> Iterator[None]:
+    """Within the context what is printed and logged goes to ``sink``."""
+    token = _SINK.set(sink)
+    try:
+        yield
+    finally:
+        _SINK.reset(token)
+
+
+@contextmanager
+def descriptors(sink: Write) -> Iterator[None]:
+    """Within the context what anybody in this process writes to descriptors 1 and 2 goes to ``sink``.
+
+    Child processes and C code write there. For processes that run one task at a time.
+    """
+    saved = {stream: os.dup(fd) for stream, fd in _FDS.items()}
+    stop, pumps = Stop(), []
+    for stream, fd in _FDS.items():
+        read, write = os.pipe()
+        os.dup2(write, fd)
+        os.close(write)
+        pumps.append(start_pump(read, stream, sink, stop))
+    try:
+        yield
+    finally:
+        for stream, fd in _FDS.items():
+            os.dup2(saved[stream], fd)
+            os.close(saved[stream])
+        wait_for_pumps(pumps, stop)
+
+
+_FDS = {Stream.STDOUT: 1, Stream.STDERR: 2}
+
+
+def _note_fork() -> None:
+    """In a child that a task has forked: its copy of the output is nobody's."""
+    global _forked
+    _forked = True
+
+
+def _inherit_context() -> None:
+    """Let threads begin with a copy of the context in which they are started."""
+    if getattr(sys.flags, "thread_inherit_context", False):
+        return
+    start = threading.Thread.start
+
+    def start_with_context(thread: threading.Thread) -> None:
+        if current_sink() is not None:
+            context, run = contextvars.copy_context(), thread.run
+            thread.run = lambda: context.run(run)  # type: ignore[method-assign]
+        start(thread)
+
+    threading.Thread.start = start_with_context  # type: ignore[method-assign,assignment]

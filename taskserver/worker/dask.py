@@ -1,0 +1,187 @@
+"""Tries on a Dask cluster, through ``Client.get_executor()``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from concurrent.futures import Executor as PoolExecutor
+from functools import partial
+
+import cloudpickle
+from distributed import Client
+
+from taskserver.client import ApiError, Backoff, RunClient, Unreachable
+from taskserver.producer.output import Say
+from taskserver.worker.calling import FAILED_CODE, Ended
+from taskserver.worker.executor import GIVEN_BACK, Executor, Try, given_up, settled
+from taskserver.worker.loading import module_name
+from taskserver.worker.record import LOST, Lost, Record
+from taskserver.worker.remote import Done, Job, Work, run_job
+from taskserver.worker.stopping import timed_out
+
+CONNECT_LIMIT = 30.0  # seconds for which a scheduler that is away is waited for; then its tries fail
+CONNECT_TIMEOUT = 5.0
+REMOTE_GRACE = 15.0  # seconds in which a try on the cluster hears that it is to stop, and stops
+
+
+class Carried:
+    """A call that brings the task's code along, so that the cluster needs no copy of the dag's file."""
+
+    def __init__(self, work: Work) -> None:
+        self._pickled: bytes = cloudpickle.dumps(work)
+
+    def __call__(self) -> Work:
+        work: Work = cloudpickle.loads(self._pickled)
+        return work
+
+
+class Dask(Executor):
+    """On the workers of a Dask cluster, which must have taskserver installed and reach the server under its URL.
+
+    Dask runs a call again when it has lost the worker that ran it. Here only the
+    task's own retries may do that, so the second run finds the try taken.
+    """
+
+    def __init__(self, client: RunClient, concurrency: int, sources: Sequence[str], address: str, say: Say) -> None:
+        self.concurrency = concurrency
+        self._client = client
+        self._address = address
+        self._sources = sources
+        self._say = say
+        self._cluster: Client | None = None
+        self._pool: PoolExecutor | None = None
+        self._connecting = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Raises Unreachable if there is no scheduler."""
+        for source in self._sources:
+            cloudpickle.register_pickle_by_value(sys.modules[module_name(source)])
+        try:
+            await self._connect()
+        except OSError as error:
+            raise Unreachable(f"cannot reach the Dask scheduler at {self._address}: {error}") from None
+
+    async def run(self, one: Try) -> Done:
+        try:
+            future = asyncio.wrap_future((await self._ready()).submit(run_job, self._job(one)))
+            done = await self._wait(future, one)
+        except (OSError, CancelledError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _being_cancelled():
+                raise
+            return await self._end_lost(one, f"the Dask cluster has lost it: {_reason(error)}")
+        except Exception as error:  # whatever Dask makes of the death of its parts, or what cannot be pickled
+            return await self._end_lost(one, f"the Dask cluster could not run it: {_reason(error)}")
+        if done.lost and not one.stopper.reason:
+            return await self._end_lost(one, "the Dask worker that ran it was lost")
+        return done
+
+    async def close(self) -> None:
+        if self._cluster is not None:
+            await asyncio.to_thread(self._cluster.close, timeout=CONNECT_TIMEOUT)
+
+    def _job(self, one: Try) -> Job:
+        made = one.call
+        work = Carried((made.node.function, made.args, made.kwargs))
+        task = one.task if one.recorded else ""
+        return Job(
+            self._client.url, self._client.connection.key, one.place, work, made.node.settings, one.context, task
+        )
+
+    # --- the cluster -----------------------------------------------------------------
+
+    async def _ready(self) -> PoolExecutor:
+        async with self._connecting:
+            if self._pool is None or self._cluster is None or self._cluster.status != "running":
+                await self._reconnect()
+            assert self._pool is not None
+            return self._pool
+
+    async def _connect(self) -> None:
+        connect = partial(Client, self._address, timeout=CONNECT_TIMEOUT, set_as_default=False)
+        self._cluster = await asyncio.to_thread(connect)
+        self._pool = self._cluster.get_executor(pure=False, retries=0)  # type: ignore[no-untyped-call]
+
+    async def _reconnect(self) -> None:
+        self._say(f"the Dask scheduler at {self._address} is away; trying again")
+        backoff, loop = Backoff(), asyncio.get_running_loop()
+        deadline = loop.time() + CONNECT_LIMIT
+        old, self._cluster, self._pool = self._cluster, None, None
+        if old is not None:
+            await asyncio.to_thread(old.close, timeout=CONNECT_TIMEOUT)
+        while True:
+            try:
+                await self._connect()
+            except OSError:
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(backoff.next())
+            else:
+                self._say("the Dask scheduler is back")
+                return
+
+    # --- one try ---------------------------------------------------------------------
+
+    async def _wait(self, future: asyncio.Future[Done], one: Try) -> Done:
+        loop, limit = asyncio.get_running_loop(), one.call.node.settings.timeout
+        timer = None
+        if limit is not None:  # the cluster keeps it by itself; this is for a worker that cannot
+            timer = loop.call_later(limit + REMOTE_GRACE, one.stopper.stop, timed_out(limit))
+        try:
+            if await settled(future, one, 0):
+                return future.result()
+            if one.stopper.reason in (LOST, GIVEN_BACK):  # the cluster hears it from the server
+                future.cancel()
+                return Done(Ended(None), one.stopper.reason)
+            await self._ask_to_stop(one)
+            await asyncio.wait({future}, timeout=REMOTE_GRACE)
+            if future.done():
+                return future.result()
+            future.cancel()
+            return await self._end_lost(one, "; it did not stop on its Dask worker")
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _ask_to_stop(self, one: Try) -> None:
+        task = await self._find(one)
+        if task is not None:
+            try:
+                await self._client.tasks.cancel(task)
+            except (ApiError, Unreachable):
+                return  # it is told when the server is back, or has ended
+
+    async def _find(self, one: Try) -> str | None:
+        """The id of the try's record, which the cluster has made."""
+        place = one.place
+        try:
+            tasks = (await self._client.get(place.run)).tasks
+        except (ApiError, Unreachable):
+            return None
+        wanted = (place.task_id, place.map_index, place.try_number)
+        for task in tasks:
+            if task.run is not None and (task.run["task_id"], task.run["map_index"], task.run["try_number"]) == wanted:
+                return task.id
+        return None
+
+    async def _end_lost(self, one: Try, error: str) -> Done:
+        """Tell the server of a try that the cluster has lost."""
+        ended = given_up(one, error) if one.stopper.reason else Ended(None, FAILED_CODE, error)
+        record = Record(self._client, one.place, await self._find(one) or one.task)
+        try:
+            await record.create()  # if it had not come to that; whoever tries it later finds it taken
+            await record.finish(ended)
+        except Lost as lost:
+            return Done(ended, str(lost))
+        return Done(ended)
+
+
+def _being_cancelled() -> bool:
+    """Whether it is this coroutine that is cancelled, and not what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and getattr(task, "cancelling", lambda: 0)() > 0
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
