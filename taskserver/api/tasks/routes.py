@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskserver import errors
-from taskserver.api.tasks import dags, described, ingest, keys, output, producing, reading, runs
+from taskserver.api.tasks import dags, described, ingest, keys, output, producing, reading, runs, search
 from taskserver.api.tasks.schemas import FORMATS
 from taskserver.model import Scope
 from taskserver.web.rooms import Answer, Route
@@ -48,6 +48,15 @@ ROUTES = (
         headers=described.OutputHeaders(),
         answers=OUTPUT,
         fails=READ_FAILS,
+    ),
+    Route(
+        "GET",
+        "/tasks/{id}/output/search",
+        search.search_output,
+        Scope.READ,
+        query=search.SEARCH_QUERY,
+        answers=(Answer(schema=described.SearchPage()),),
+        fails=(errors.TaskNotFound, errors.FirstBeyondOutput),
     ),
     Route(
         "GET",
