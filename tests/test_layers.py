@@ -26,7 +26,7 @@ LAYERS = [
     ["taskserver.stores"],
     ["taskserver.keyfile"],
     ["taskserver.web.streaming", "taskserver.web.failures", "taskserver.web.prepared"],
-    ["taskserver.web.context"],
+    ["taskserver.web.context", "taskserver.web.files"],
     ["taskserver.web.rooms", "taskserver.web.bodies", "taskserver.web.seats"],
     ["taskserver.web.params"],
     ["taskserver.web.auth", "taskserver.web.validation"],

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from aiohttp import HttpVersion11, web
 
 from taskserver.api.airflow import airflow_rooms
+from taskserver.api.dashboard import DASHBOARD_ROUTES
 from taskserver.api.docs import DOCS_ROUTES
 from taskserver.api.executions import executions_room
 from taskserver.api.health import health_room
@@ -53,7 +54,7 @@ def make_services(settings: Settings, store: Store, *, upkeep: bool = True) -> S
 
 def make_rooms() -> tuple[list[Room], Room]:
     """The room of each protocol, and the one of what belongs to none."""
-    return [tasks_room(), *airflow_rooms(), executions_room()], health_room(*DOCS_ROUTES)
+    return [tasks_room(), *airflow_rooms(), executions_room()], health_room(*DASHBOARD_ROUTES, *DOCS_ROUTES)
 
 
 def make_app(services: Services) -> web.Application:

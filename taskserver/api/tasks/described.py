@@ -192,6 +192,16 @@ class RunWithTasks(Run):
 # --- keys ----------------------------------------------------------------------
 
 
+class Session(AnswerSchema):
+    """The API key behind a request."""
+
+    id = fields.String(required=True)
+    name = fields.String(required=True)
+    owner = fields.String(required=True)
+    scopes = fields.List(fields.String(validate=one_of(Scope)), required=True)
+    expires_at = _nullable(fields.DateTime)
+
+
 class Key(AnswerSchema):
     """An API key, without its secret."""
 

@@ -187,6 +187,12 @@ class LinesBody(Schema):
     lines = fields.List(fields.String(), required=True)
 
 
+class SessionBody(Schema):
+    """``POST /session``"""
+
+    key = fields.String(required=True, metadata={"description": "an API key"})
+
+
 class NewKeyBody(Schema):
     """``POST /keys``"""
 
