@@ -117,6 +117,7 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     database: str = DEFAULT_DATABASE
+    listen_database: str | None = None
     bootstrap_key_file: str | None = None
     synchronous: str = "full"
     access_log: bool = False

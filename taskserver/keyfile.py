@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 from taskserver.errors import StartupError
-from taskserver.stores import sqlite_path
+from taskserver.stores import local_name
 
 
 def key_file_of(database: str) -> Path:
-    """Where the first admin key of a database is written: beside it. Raises StoreOpenError for a bad URL."""
-    return Path(f"{sqlite_path(database)}.key")
+    """Where the first admin key of a database is written. Raises StoreOpenError for a bad URL."""
+    return Path(f"{local_name(database)}.key")
 
 
 def write_key(path: Path, secret: str) -> None:

@@ -2,7 +2,9 @@
 
 A log's *head* is its task or run as it was committed last. Each commit is
 applied here before this process acknowledges it; where other processes commit
-too, ``Store.behind`` tells that one of theirs is still on its way.
+too, ``Store.behind`` tells that one of theirs is still on its way. Where those
+are not reported (``Store.tells_all``) heads are read, and only lines, which
+never change, come from memory.
 """
 
 from __future__ import annotations
@@ -71,7 +73,11 @@ class Live(Generic[H]):
         return found
 
     def add(self, chunk: Chunk, max_bytes: int) -> None:
-        """Add the newest chunk and drop the oldest ones beyond the bound."""
+        """Add the newest chunk and drop the oldest ones beyond the bound, or all if lines between are missing."""
+        if chunk.first > self.end:
+            self.chunks.clear()
+            self._chunks_size = 0
+            self.first = chunk.first
         self.chunks.append(chunk)
         self.end = max(self.end, chunk.end)
         self._chunks_size += _cost(chunk)
@@ -109,7 +115,7 @@ class LiveLogs(Generic[K, H]):
 
     def get(self, key: K) -> Live[H] | None:
         """The entry of a log, if it has one, unless it may be behind what a client knows."""
-        return None if self._store.behind else self._entries.get(key)
+        return self._entries.get(key) if self._store.tells_all and not self._store.behind else None
 
     async def head(self, key: K, read: Callable[[K], Awaitable[H]]) -> H:
         """The head as committed last; ``read`` asks the store if it is not here.
@@ -121,12 +127,16 @@ class LiveLogs(Generic[K, H]):
         if self._store.behind:  # a client may know more than this process
             await self._store.catch_up()
         live = self._entries.get(key)
-        if live is not None:
+        if live is not None and self._store.tells_all:
             return live.head
         evictions = self._evictions
         head = await read(key)
         live = self._entries.get(key)
         if live is not None:
+            if head.log > live.head.log:  # the one that is known has been deleted, and with it its lines
+                self._take(key)
+                self._put(key, Live(head, head.last))
+                return head
             if _is_newer(head, live.head):
                 live.head = head
             return live.head
@@ -137,7 +147,10 @@ class LiveLogs(Generic[K, H]):
     def apply(self, key: K, head: H, chunk: Chunk | None) -> None:
         """Take over one committed change."""
         live = self._take(key)
-        if live is None:
+        if live is not None and live.head.log > head.log:  # a read has seen what came in its place
+            self._put(key, live)
+            return
+        if live is None or live.head.log < head.log:
             live = Live(head, head.last if chunk is None else chunk.first)
         if not _is_newer(live.head, head):  # a read may have overtaken this report, and readers have seen it
             live.head = head

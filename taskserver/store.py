@@ -76,6 +76,16 @@ class Store(abc.ABC):
         """
 
     @property
+    def tells_all(self) -> bool:
+        """Whether every change of tasks and runs is reported, whoever made it.
+
+        If not, nodes of their own change the same database: what was reported is how
+        things stood once, and who wants to know how they stand must read. Revoked
+        keys are reported always, others' within a second.
+        """
+        return True
+
+    @property
     def behind(self) -> bool:
         """Whether something is committed that is not reported here yet.
 

@@ -139,7 +139,8 @@ def test_only_the_stores_package_names_a_backend() -> None:
                 "open_store",
                 "open_shared_store",
                 "join_store",
-                "sqlite_path",
+                "open_wakeup",
+                "local_name",
             ), f"{name} imports {imported}"
 
 

@@ -25,7 +25,15 @@ from taskserver.errors import StartupError
     "--database",
     default=DEFAULT_DATABASE,
     envvar="TASKSERVER_DATABASE",
-    help="Where to keep everything: sqlite:///relative/path or sqlite:////absolute/path.",
+    help="Where to keep everything: sqlite:///relative/path, sqlite:////absolute/path, or postgresql://host/name, which"
+    " any number of servers may share.",
+)
+@option(
+    "--listen-database",
+    metavar="URL",
+    envvar="TASKSERVER_LISTEN_DATABASE",
+    help="The same PostgreSQL database without the pooler, if --database leads through one: wake-ups of other servers"
+    " come through a connection that stays.",
 )
 @option(
     "--bootstrap-key-file",

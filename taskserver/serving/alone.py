@@ -11,15 +11,18 @@ from taskserver.config import LISTEN_BACKLOG, Settings
 from taskserver.serving.firstkey import ensure_admin
 from taskserver.serving.listening import cannot_listen, url_of
 from taskserver.serving.process import make_runner
-from taskserver.stores import open_store
+from taskserver.stores import open_store, open_wakeup
+from taskserver.wakeup import Wakeup
 from taskserver.web.app import make_app, make_services
 
 
 async def serve_alone(settings: Settings, say: Callable[[str], None], stop: asyncio.Event) -> None:
     """Serve until ``stop``. Raises StartupError."""
     store = await open_store(settings.database, synchronous=settings.synchronous)
+    wakeup: Wakeup | None = None
     try:
-        services = make_services(settings, store)
+        wakeup = await open_wakeup(store, settings.listen_database)
+        services = make_services(settings, store, wakeup)
         await ensure_admin(settings, services.keys, say)
         runner = make_runner(make_app(services), settings)
         await runner.setup()
@@ -34,4 +37,6 @@ async def serve_alone(settings: Settings, say: Callable[[str], None], stop: asyn
         finally:
             await runner.cleanup()
     finally:
+        if wakeup is not None:
+            await wakeup.close()
         await store.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from taskserver.config import Settings
-from taskserver.errors import BadParameter, KeyNotFound, StartupError
+from taskserver.errors import BadParameter, KeyExists, KeyNotFound, StartupError
 from taskserver.keyfile import key_file_of, read_key, write_key
 from taskserver.keys import Keys, key_id, new_secret
 from taskserver.model import Scope
@@ -49,6 +49,8 @@ async def _bootstrap(keys: Keys, path: Path) -> None:
             await keys.issue(BOOTSTRAP, [Scope.ADMIN], secret=secret)
         except BadParameter as error:
             raise StartupError(f"cannot use the key in {path}: {error.message}") from error
+        except KeyExists:  # a server that starts at the same time, on the same database, was first
+            await keys.find(key_id(secret))
         return
     if known.revoked_at is not None:
         raise StartupError(f"the key in {path} has been revoked; put another one there, or remove the file")

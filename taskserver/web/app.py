@@ -21,19 +21,20 @@ from taskserver.tasks import Tasks
 from taskserver.tokens import Tokens
 from taskserver.upkeep import Upkeep
 from taskserver.waiting import Waits
-from taskserver.wakeup import LocalWakeup
+from taskserver.wakeup import LocalWakeup, Wakeup
 from taskserver.web.context import SERVICES, Services
 from taskserver.web.endpoint import endpoint, no_endpoint
 from taskserver.web.openapi import DOCUMENT, encode_document
 from taskserver.web.rooms import Room
 
 
-def make_services(settings: Settings, store: Store, *, upkeep: bool = True) -> Services:
+def make_services(settings: Settings, store: Store, wakeup: Wakeup | None = None, *, upkeep: bool = True) -> Services:
     """The services over an open store; ``make_app`` starts and stops them.
 
-    Without ``upkeep`` another process looks after the store.
+    ``wakeup`` is the store's, if other processes change it by themselves. Without
+    ``upkeep`` another process looks after the store.
     """
-    wakeup = LocalWakeup()
+    wakeup = wakeup or LocalWakeup()
     waits = Waits(wakeup, settings.limits, settings.timing)
     tasks = Tasks(store, wakeup, waits, settings)
     runs = Runs(store, wakeup, waits, settings)

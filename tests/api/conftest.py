@@ -12,21 +12,26 @@ from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from taskserver.config import PARSER_LINE_LIMIT, Settings
 from taskserver.model import Scope
 from taskserver.store import Store
-from taskserver.stores import open_store
+from taskserver.stores import open_store, open_wakeup
 from taskserver.web.app import make_app, make_services
 from tests.api.conversation import Api, Client
+from tests.conftest import DatabaseIn
 
 Serve = Callable[[Settings], Awaitable[Api]]
 
 
 @pytest.fixture
-async def serve(aiohttp_client: AiohttpClient, aiohttp_server: AiohttpServer, tmp_path: Path) -> AsyncIterator[Serve]:
+async def serve(
+    aiohttp_client: AiohttpClient, aiohttp_server: AiohttpServer, database_in: DatabaseIn, tmp_path: Path
+) -> AsyncIterator[Serve]:
     """Starts a server with these settings on an empty database; the client that it gives is an admin's."""
     opened: list[tuple[Store, Client]] = []
 
     async def start(settings: Settings) -> Api:
-        store = await open_store(f"sqlite:///{tmp_path}/{len(opened)}.db")
-        services = make_services(settings, store)
+        folder = tmp_path / str(len(opened))
+        folder.mkdir()
+        store = await open_store(await database_in(folder))
+        services = make_services(settings, store, await open_wakeup(store))
         server = await aiohttp_server(
             make_app(services),
             shutdown_timeout=settings.timing.shutdown,

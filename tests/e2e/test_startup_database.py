@@ -146,7 +146,7 @@ def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgres://localhost/tasks", "tasks.db", "sqlite://", "sqlite:///", "sqlite:///:memory:"]
+    "url", ["mysql://localhost/tasks", "tasks.db", "sqlite://", "sqlite:///", "sqlite:///:memory:"]
 )
 def test_a_url_that_names_no_database(tmp_path: Path, url: str) -> None:
     server = Server(tmp_path)

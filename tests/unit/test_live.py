@@ -41,6 +41,7 @@ class Disk:
     """What stands in the store, and reads of heads that last as long as a test wants."""
 
     behind = False  # nobody else commits
+    tells_all = True
 
     def __init__(self) -> None:
         self.chunks: dict[int, list[Chunk]] = {}
@@ -106,6 +107,25 @@ class TestWhatIsKept:
         append(kept, 0, "a", "b")
         assert lines(kept.get("build"), 0, 3) is None
         assert lines(kept.get("build"), 2, 3) is None
+
+    def test_lines_before_a_gap_are_not_here(self) -> None:
+        """Where other nodes append too, not every line is reported."""
+        kept = logs()
+        append(kept, 0, "a", "b")
+        append(kept, 5, "f")
+        append(kept, 6, "g")
+        assert lines(kept.get("build"), 0, 7) is None
+        assert lines(kept.get("build"), 1, 6) is None
+        assert lines(kept.get("build"), 5, 7) == ["f", "g"]
+
+    def test_lines_of_a_log_that_was_deleted_unheard_are_not_the_new_ones(self) -> None:
+        kept = logs()
+        append(kept, 0, "old", "older")
+        kept.apply("build", task(1, log=2), chunk(0, "new"))
+        assert lines(kept.get("build"), 0, 1) == ["new"]
+        assert lines(kept.get("build"), 0, 2) is None
+        kept.apply("build", task(3, log=1), chunk(2, "late"))
+        assert lines(kept.get("build"), 0, 1) == ["new"]
 
     def test_what_is_deleted_is_forgotten(self) -> None:
         kept = logs()
@@ -220,6 +240,35 @@ class Reading:
 
 async def _must_not_read(key: str) -> Task:
     raise AssertionError("this should be in memory")
+
+
+class TestOtherNodes:
+    """A store that does not tell of all changes."""
+
+    async def test_heads_are_read_and_lines_remembered(self) -> None:
+        disk = Disk()
+        disk.tells_all = False
+        kept = logs(disk=disk)
+        append(kept, 0, "a", "b")
+        assert kept.get("build") is None
+        asking = asyncio.ensure_future(kept.head("build", disk.get))
+        await asyncio.sleep(0)
+        disk.heads[-1].set_result(task(3, version=9))
+        assert (await asking).last == 3
+        assert [decode_texts(part.payload) for part in await kept.page("build", 1, 0, 2)] == [["a", "b"]]
+        assert disk.reads == []
+
+    async def test_a_head_of_another_log_takes_the_old_lines_along(self) -> None:
+        disk = Disk()
+        disk.tells_all = False
+        disk.chunks[2] = [chunk(0, "new")]
+        kept = logs(disk=disk)
+        append(kept, 0, "old")
+        asking = asyncio.ensure_future(kept.head("build", disk.get))
+        await asyncio.sleep(0)
+        disk.heads[-1].set_result(task(1, log=2))
+        assert (await asking).log == 2
+        assert [decode_texts(part.payload) for part in await kept.page("build", 2, 0, 1)] == [["new"]]
 
 
 class TestReadingAHead:

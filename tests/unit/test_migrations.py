@@ -12,8 +12,9 @@ from taskserver.stores import open_store, sqlite_path
 from taskserver.stores.migrations import migrations, statements
 
 
-def test_the_backends_migrations_are_numbered_from_one_without_gaps() -> None:
-    found = migrations("sqlite")
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_the_backends_migrations_are_numbered_from_one_without_gaps(backend: str) -> None:
+    found = migrations(backend)
     assert [migration.version for migration in found] == list(range(1, len(found) + 1))
     assert len(found) >= 1
 
@@ -68,7 +69,7 @@ def test_a_url_names_a_file(url: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "tasks.db", "sqlite://tasks.db", "sqlite:///", "sqlite:///:memory:", "postgresql://host/db"]
+    "url", ["", "tasks.db", "sqlite://tasks.db", "sqlite:///", "sqlite:///:memory:", "mysql://host/db"]
 )
 async def test_another_url_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(StoreOpenError, match=r"sqlite:///tasks\.db"):

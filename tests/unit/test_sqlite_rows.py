@@ -6,7 +6,8 @@ import zstandard
 
 from taskserver.encoding import encode_lines, quoted
 from taskserver.model import Chunk
-from taskserver.stores.sqlite.rows import ZSTD, chunk_from_row, chunk_key, join_chunks, sealed_row
+from taskserver.stores.chunks import ZSTD, join_chunks
+from taskserver.stores.sqlite.rows import chunk_from_row, chunk_key, sealed_row
 
 TEXTS = ["plain", 'a "quoted", one', "", "\x1b[1mbold\x1b[0m", '",\n"', "é"]
 

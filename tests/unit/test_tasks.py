@@ -59,6 +59,7 @@ class HeldStore:
         self._listener: Listener | None = None
         self._late: list[AnyChange] = []
         self.behind = False
+        self.tells_all = True
         self.reports_held = False
         self.before_get: Hook | None = None
         self.after_get: Hook | None = None

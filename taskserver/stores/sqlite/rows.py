@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import fields
 from typing import Any
 
 import orjson
-from zstandard import ZstdCompressor, ZstdDecompressor
 
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, DagTask, Run, RunState
-from taskserver.encoding import SEPARATOR, bare, count_lines, cut, cut_side, merge_lines, quoted
-from taskserver.model import ApiKey, Chunk, Lines, Place, Scope, Task, TaskState
+from taskserver.encoding import cut
+from taskserver.model import ApiKey, Chunk, Place, Scope, Task, TaskState
+from taskserver.stores.chunks import CHUNK_BYTES, PLAIN, pack, split_chunk, unpack
 
 Row = Sequence[Any]
 
 LINE_BITS = 32  # of a chunk's key; the log has the 31 above
-CHUNK_BYTES = 64 * 1024  # aimed at: large enough to compress well, small enough to cut a page from
-PLAIN, ZSTD, ZSTD_BARE = 0, 1, 2  # the second is read only: until 2026-11-21 sealed chunks were not bare
-ZSTD_LEVEL = 6  # on build logs a tenth smaller than 3 at 250 MB/s; higher levels gain little
 
 # Where a live task's output ends, its newest chunk tells: so an append need not touch the task's row.
 _LAST = (
@@ -146,21 +142,7 @@ def find_chunks_arguments(log: int, first: int, end: int) -> Row:
 def chunk_from_row(row: Row) -> Chunk:
     """A chunk from the columns of FIND_CHUNKS, decompressed; that takes 30 to 100 µs and lets go of the interpreter."""
     key, count, codec, payload, side = row
-    if codec != PLAIN:
-        unpack = _zstd.decompressor.decompress
-        payload, side = unpack(payload), unpack(side)
-    return Chunk(key & (1 << LINE_BITS) - 1, count, payload, side, codec == ZSTD_BARE)
-
-
-class _Zstd(threading.local):
-    """Contexts are expensive to make, and each may be used by one thread at a time."""
-
-    def __init__(self) -> None:
-        self.compressor = ZstdCompressor(ZSTD_LEVEL)
-        self.decompressor = ZstdDecompressor()
-
-
-_zstd = _Zstd()
+    return unpack(key & (1 << LINE_BITS) - 1, count, codec, payload, side)
 
 
 def chunk_to_rows(log: int, chunk: Chunk) -> list[Row]:
@@ -170,36 +152,9 @@ def chunk_to_rows(log: int, chunk: Chunk) -> list[Row]:
     return [(chunk_key(log, part.first), part.count, PLAIN, part.payload, part.side) for part in split_chunk(chunk)]
 
 
-def split_chunk(chunk: Chunk) -> Iterator[Chunk]:
-    """Parts of about CHUNK_BYTES each; a line is never split."""
-    payload, side = chunk.payload, chunk.side
-    first, start = chunk.first, 0
-    while len(payload) - start >= 2 * CHUNK_BYTES:
-        end = payload.find(SEPARATOR, start + CHUNK_BYTES)
-        if end < 0:
-            break
-        part = payload[start:end]
-        count = count_lines(part)
-        part_side = cut_side(side, first - chunk.first, count)
-        yield Chunk(first, count, part, part_side)
-        first += count
-        start = end + len(SEPARATOR)
-    if start == 0:
-        yield chunk
-    else:
-        yield Chunk(first, chunk.end - first, payload[start:], cut_side(side, first - chunk.first, chunk.end - first))
-
-
-def join_chunks(chunks: Sequence[Chunk]) -> Chunk:
-    """Consecutive chunks as one."""
-    lines = merge_lines([Lines(chunk.count, quoted(chunk), chunk.side) for chunk in chunks])
-    return Chunk(chunks[0].first, lines.count, lines.payload, lines.side)
-
-
 def sealed_row(log: int, chunk: Chunk) -> Row:
     """A chunk's row, bare and compressed."""
-    pack = _zstd.compressor.compress
-    return (chunk_key(log, chunk.first), chunk.count, ZSTD_BARE, pack(bare(chunk.payload)), pack(chunk.side))
+    return (chunk_key(log, chunk.first), chunk.count, *pack(chunk))
 
 
 INSERT_CHUNK = "INSERT INTO chunk (key, count, codec, payload, side) VALUES (?, ?, ?, ?, ?)"

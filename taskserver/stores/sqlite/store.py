@@ -19,6 +19,7 @@ from taskserver.encoding import dumps
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, TaskNotFound
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter
 from taskserver.store import AnyChange, Appended, Listener, Store
+from taskserver.stores.chunks import join_chunks, split_chunk
 from taskserver.stores.sqlite.committer import GroupCommitter
 from taskserver.stores.sqlite.file import DatabaseFile
 from taskserver.stores.sqlite.keys import KeyWrites
@@ -30,12 +31,10 @@ from taskserver.stores.sqlite.rows import (
     TASK_COLUMNS,
     Row,
     dag_from_row,
-    join_chunks,
     key_from_row,
     read_page,
     run_from_row,
     sealed_row,
-    split_chunk,
     task_from_row,
 )
 from taskserver.stores.sqlite.runs import RunWrites

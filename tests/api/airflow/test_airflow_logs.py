@@ -60,6 +60,7 @@ async def test_the_token_goes_on_where_the_answer_ended(airflow: Airflow) -> Non
     assert (await work.log("a"))["continuation_token"] is None
 
 
+@pytest.mark.usefixtures("one_process")
 async def test_a_poll_with_a_token_reads_no_storage(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
     work = await airflow.begin()
     task = await work.task("a")

@@ -210,6 +210,7 @@ async def _chunk(reader: asyncio.StreamReader) -> bytes:
     return data
 
 
+@pytest.mark.usefixtures("one_process")
 async def test_no_tick_reads_the_store(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
     work = await airflow.begin()
     async with work.waiting(interval=0.05) as lines:

@@ -1,0 +1,387 @@
+"""PostgreSQL: two nodes on one database, and what may happen to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from taskserver.dagmodel import Run, RunState
+from taskserver.errors import StoreOpenError, StoreUnavailable, TaskExists, TaskFinished, TaskServerError
+from taskserver.model import Outcome, TaskState
+from taskserver.store import Appended, Store
+from taskserver.stores import open_store, open_wakeup
+from tests.contract.helpers import NOW, SECOND, SUCCESS, Recorder, chunks, create, finished, lines, numbered, texts
+from tests.contract.run_helpers import add_task, claim, events, register, trigger
+from tests.eventually import LIMIT, eventually
+from tests.postgres import PostgresServer
+
+pytest.importorskip("asyncpg")
+
+LONG = 20.0  # seconds; a wake-up that comes ends the wait long before
+
+T = TypeVar("T")
+
+
+@dataclass
+class Nodes:
+    """Two nodes, and the database as an operator reaches it."""
+
+    a: Store
+    b: Store
+    url: str
+    execute: Callable[..., Awaitable[list[Any]]]
+
+    async def cut(self, what: str = "true") -> None:
+        """Terminate the nodes' connections for which a condition on pg_stat_activity holds."""
+        condition = f"application_name = 'taskserver' AND {what}"
+        await self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {condition}")
+
+
+@pytest.fixture
+async def url(postgres: PostgresServer, tmp_path: Path) -> str:
+    """An empty database."""
+    return await postgres.database(tmp_path)
+
+
+@pytest.fixture
+async def nodes(url: str) -> AsyncIterator[Nodes]:
+    import asyncpg
+
+    operator = await asyncpg.connect(url)
+    a, b = await open_store(url), await open_store(url)
+    yield Nodes(a, b, url, operator.fetch)
+    await a.close()
+    await b.close()
+    await operator.close()
+
+
+async def insisting(call: Callable[[], Awaitable[T]]) -> T:
+    """What a client does: it repeats what was answered with 503."""
+    for _ in range(50):
+        try:
+            return await call()
+        except StoreUnavailable:
+            await asyncio.sleep(0.02)
+    raise AssertionError("the store did not recover")
+
+
+class TestStart:
+    async def test_nodes_that_start_at_once_make_one_schema(self, url: str) -> None:
+        stores = await asyncio.gather(*(open_store(url) for _ in range(5)))
+        await create(stores[0])
+        assert [(await store.get_task("build")).id for store in stores] == ["build"] * 5
+        for store in stores:
+            await store.close()
+
+    async def test_a_newer_schema_is_refused(self, nodes: Nodes) -> None:
+        await nodes.execute("UPDATE schema_version SET version = 999")
+        with pytest.raises(StoreOpenError, match=r"its schema is version 999 .* use a newer taskserver"):
+            await open_store(nodes.url)
+        assert await nodes.execute("SELECT version FROM schema_version") == [(999,)]
+
+    @pytest.mark.parametrize("columns", ["version text", "application text, version integer"])
+    async def test_anothers_schema_is_refused_and_left_alone(self, nodes: Nodes, columns: str) -> None:
+        await nodes.execute("ALTER TABLE schema_version RENAME TO ours")
+        await nodes.execute(f"CREATE TABLE schema_version ({columns})")
+        with pytest.raises(StoreOpenError, match="was not made by taskserver"):
+            await open_store(nodes.url)
+        assert await nodes.execute("SELECT * FROM schema_version") == []
+
+    async def test_what_cannot_be_reached_is_refused_without_showing_the_password(self) -> None:
+        with pytest.raises(StoreOpenError) as refused:
+            await open_store("postgresql://ann:secret@127.0.0.1:1/tasks")
+        assert "127.0.0.1:1/tasks" in refused.value.message
+        assert "secret" not in refused.value.message
+
+    async def test_a_pooler_that_knows_no_prepared_statements_will_do(self, nodes: Nodes) -> None:
+        store = await open_store(f"{nodes.url}&statement_cache_size=0")
+        task = await finished(store, "build", "a", "b")
+        assert await texts(nodes.a, task.log) == ["a", "b"]
+        await store.close()
+
+
+class TestTwoNodes:
+    async def test_what_one_acknowledged_the_other_reads(self, nodes: Nodes) -> None:
+        task = await create(nodes.a)
+        for number in range(20):
+            writer, reader = (nodes.a, nodes.b) if number % 2 else (nodes.b, nodes.a)
+            await writer.append("build", lines(f"line {number}"), number, NOW)
+            assert (await reader.get_task("build")).last == number + 1
+            assert await texts(reader, task.log) == numbered(0, number + 1)
+        ended = await nodes.b.finish("build", SUCCESS, NOW)
+        assert await nodes.a.get_task("build") == ended
+        with pytest.raises(TaskFinished):
+            await nodes.a.append("build", lines("x"), None, NOW)
+
+    async def test_producers_on_both_get_dense_numbers(self, nodes: Nodes) -> None:
+        task = await create(nodes.a)
+        recorders = [Recorder(), Recorder()]
+        for store, recorder in zip((nodes.a, nodes.b), recorders, strict=True):
+            store.listen(recorder)
+
+        async def produce(store: Store, name: str) -> dict[int, str]:
+            said: dict[int, str] = {}
+            for number in range(15):
+                answer = await store.append("build", lines(f"{name}.{number}"), None, NOW)
+                said[answer.first] = f"{name}.{number}"
+            return said
+
+        stores = [nodes.a, nodes.b] * 8
+        parts = await asyncio.gather(*(produce(store, str(number)) for number, store in enumerate(stores)))
+        together = {number: text for part in parts for number, text in part.items()}
+        assert await texts(nodes.a, task.log) == [together[number] for number in range(16 * 15)]
+        for recorder in recorders:
+            told = [change.chunk.first for change in recorder.of("build") if change.chunk is not None]
+            assert told == sorted(told)
+            versions = [change.task.version for change in recorder.of("build")]
+            assert versions == sorted(versions)
+
+    async def test_one_of_two_with_the_same_id_or_cursor_wins(self, nodes: Nodes) -> None:
+        for number in range(15):
+            name = f"t{number}"
+            calls = [create(store, name, owner=owner) for store, owner in ((nodes.a, "ann"), (nodes.b, "bob"))]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            assert sorted(type(answer).__name__ for answer in answers) == ["Task", "TaskExists"]
+            appends = [store.append(name, lines(text), 0, NOW) for store, text in ((nodes.a, "a"), (nodes.b, "b"))]
+            places = await asyncio.gather(*appends, return_exceptions=True)
+            assert sorted(type(place).__name__ for place in places) == ["AppendConflict", "Appended"]
+
+    async def test_groups_that_cross_do_not_block_each_other(self, nodes: Nodes) -> None:
+        """Each node appends to the same tasks, all at once, one from the first to the last, the other backwards."""
+        names = [f"t{number:02}" for number in range(12)]
+        for name in names:
+            await create(nodes.a, name)
+
+        async def produce(store: Store, order: list[str]) -> None:
+            for _ in range(20):
+                await asyncio.gather(*(store.append(name, lines("x"), None, NOW) for name in order))
+
+        work = asyncio.gather(produce(nodes.a, names), produce(nodes.b, names[::-1]))
+        await asyncio.wait_for(work, LIMIT)
+        for name in names:
+            assert (await nodes.b.get_task(name)).last == 40
+
+    async def test_no_two_claims_get_the_same_run(self, nodes: Nodes) -> None:
+        await register(nodes.a)
+        runs = {(await trigger(nodes.a)).id for _ in range(30)}
+        stores = [nodes.a, nodes.b] * 20
+        answers = await asyncio.gather(*(claim(store, f"claim-{number}") for number, store in enumerate(stores)))
+        assert Counter(run.id for run in answers if run is not None) == Counter(runs)
+
+    async def test_one_claim_on_both_nodes_gets_one_run(self, nodes: Nodes) -> None:
+        await register(nodes.a)
+        for _ in range(10):
+            await trigger(nodes.a)
+        for number in range(5):
+            answers = await asyncio.gather(*(claim(store, f"c{number}") for store in (nodes.a, nodes.b) * 3))
+            assert len({run.id for run in answers if run is not None}) == 1
+
+    async def test_runs_that_both_work_on_keep_their_events_dense(self, nodes: Nodes) -> None:
+        await register(nodes.a)
+        runs = [await trigger(nodes.a) for _ in range(4)]
+
+        async def live(store: Store, run: Run, number: int) -> None:
+            task = await add_task(store, run, "split", map_index=number, secret=None)
+            other = nodes.b if store is nodes.a else nodes.a
+            await other.append(task.id, lines("a"), None, NOW)
+            await store.finish(task.id, Outcome(), NOW)
+
+        calls = [
+            live(store, run, 2 * n + k) for n in range(6) for run in runs for k, store in enumerate((nodes.a, nodes.b))
+        ]
+        await asyncio.wait_for(asyncio.gather(*calls), LIMIT)
+        for run in runs:
+            told = await events(nodes.b, run)
+            assert len(told) == 36
+            for number in range(12):
+                mine = [event["status"] for event in told if event["map_index"] == number]
+                assert mine == ["queued", "running", "success"]
+
+    async def test_cancelling_deleting_and_working_on_the_same_runs_ends_well(self, nodes: Nodes) -> None:
+        await register(nodes.a)
+        for _ in range(4):
+            runs = [await trigger(nodes.a) for _ in range(3)]
+            tasks = [await add_task(nodes.a, run, f"t{n}", secret=None, lease=1) for run in runs for n in range(6)]
+            calls: list[Awaitable[Any]] = []
+            for number, task in enumerate(tasks):
+                store = nodes.b if number % 2 else nodes.a
+                calls += [store.append(task.id, lines("x"), None, NOW), store.finish(task.id, SUCCESS, NOW)]
+            calls += [nodes.a.cancel_run(runs[0].id, NOW), nodes.b.delete_run(runs[1].id)]
+            calls += [nodes.b.finish_run(runs[2].id, None, RunState.SUCCESS, "", NOW)]
+            calls += [store.expire_leases(NOW + 5 * SECOND) for store in (nodes.a, nodes.b)]
+            answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), LIMIT)
+            for answer in answers:
+                assert not isinstance(answer, BaseException) or isinstance(answer, TaskServerError), answer
+                assert not isinstance(answer, StoreUnavailable), answer
+            assert await nodes.a.run_tasks(runs[1].id) == []
+            assert {task.finished for task in await nodes.b.run_tasks(runs[0].id)} == {True}
+
+    async def test_each_overdue_task_and_run_is_dealt_with_by_one(self, nodes: Nodes) -> None:
+        await register(nodes.a)
+        for number in range(20):
+            await create(nodes.a, f"t{number}", lease=1)
+        await trigger(nodes.a)
+        assert await claim(nodes.a, lease=1) is not None
+        later = NOW + 9 * SECOND
+        tasks = await asyncio.gather(*(store.expire_leases(later) for store in (nodes.a, nodes.b) * 3))
+        assert Counter(task.id for found in tasks for task in found) == Counter(f"t{number}" for number in range(20))
+        runs = await asyncio.gather(*(store.expire_runs(later) for store in (nodes.a, nodes.b) * 3))
+        assert sum(map(len, runs)) == 1
+
+    async def test_both_may_seal_at_once_and_one_may_delete(self, nodes: Nodes) -> None:
+        for number in range(4):
+            task = await create(nodes.a, f"t{number}")
+            for first in range(0, 30_000, 5000):
+                batch = [f"{line:06d} ".ljust(200, ".") for line in range(first, first + 5000)]
+                await nodes.a.append(task.id, lines(*batch), first, NOW)
+            await nodes.a.finish(task.id, SUCCESS, NOW)
+            sealing = asyncio.gather(*(store.seal(task.log) for store in (nodes.a, nodes.b, nodes.b)))
+            if number == 3:
+                await nodes.b.delete_task(task.id)
+                await sealing
+                assert await nodes.execute("SELECT 1 FROM chunk WHERE log = $1", task.log) == []
+            else:
+                await sealing
+                assert sum(chunk.count for chunk in await chunks(nodes.b, task.log)) == 30_000
+                plain = "SELECT 1 FROM chunk WHERE log = $1 AND codec = 0"
+                assert await nodes.execute(plain, task.log) == []
+        assert await nodes.a.unsealed(9) == []
+
+
+class TestWakeups:
+    async def test_one_node_wakes_the_others_waiters(self, nodes: Nodes) -> None:
+        a, b = await open_wakeup(nodes.a), await open_wakeup(nodes.b)
+        with b.subscribe("output:build", "key:x") as waiter, b.subscribe("other") as other:
+            waiter.clear()
+            other.clear()
+            a.publish(["output:build", "end:build"])
+            assert await waiter.wait(LONG) is True
+            assert await other.wait(0.05) is False
+        await a.close()
+        await b.close()
+
+    async def test_thousands_of_topics_are_told(self, nodes: Nodes) -> None:
+        a, b = await open_wakeup(nodes.a), await open_wakeup(nodes.b)
+        topics = [f"output:{'long' * 16}{number}" for number in range(3000)]
+        with b.subscribe(topics[0]) as first, b.subscribe(topics[-1]) as last:
+            first.clear()
+            last.clear()
+            a.publish(topics)
+            assert await first.wait(LONG) is True
+            assert await last.wait(LONG) is True
+        await a.close()
+        await b.close()
+
+    async def test_what_was_published_before_the_close_is_told(self, nodes: Nodes) -> None:
+        a, b = await open_wakeup(nodes.a), await open_wakeup(nodes.b)
+        with b.subscribe("x") as waiter:
+            waiter.clear()
+            for _ in range(3):
+                a.publish(["x"])
+            await a.close()
+            assert await waiter.wait(LONG) is True
+        await b.close()
+
+    async def test_a_listening_connection_that_was_cut_comes_back(self, nodes: Nodes) -> None:
+        a, b = await open_wakeup(nodes.a), await open_wakeup(nodes.b)
+        with b.subscribe("x") as waiter:
+            waiter.clear()
+            await nodes.cut("query LIKE 'LISTEN%'")
+            assert await waiter.wait(LONG) is True  # it is told to look when the new connection listens
+            waiter.clear()
+            a.publish(["x"])
+            assert await waiter.wait(LONG) is True
+        await a.close()
+        await b.close()
+
+    async def test_what_could_not_be_told_is_told_later(self, nodes: Nodes) -> None:
+        a, b = await open_wakeup(nodes.a), await open_wakeup(nodes.b)
+        with b.subscribe("x") as waiter:
+            await nodes.cut("query NOT LIKE 'LISTEN%'")
+            waiter.clear()
+            a.publish(["x"])
+            assert await waiter.wait(LONG) is True
+        await a.close()
+        await b.close()
+
+
+class TestFaults:
+    async def test_connections_that_are_cut_under_load_cost_no_line(self, nodes: Nodes) -> None:
+        names = [f"t{number}" for number in range(8)]
+        for name in names:
+            await create(nodes.a, name)
+        done = 0
+
+        async def produce(store: Store, name: str) -> None:
+            nonlocal done
+            for number in range(40):
+                answer = await insisting(lambda: store.append(name, lines(f"line {number}"), number, NOW))  # noqa: B023
+                assert answer == Appended(number, number + 1)
+                done += 1
+
+        work = asyncio.gather(*(produce((nodes.a, nodes.b)[number % 2], name) for number, name in enumerate(names)))
+        for part in (60, 120, 180, 240):
+            await eventually(lambda: done >= part, "the progress")  # noqa: B023
+            await nodes.cut()
+        await work
+        for name in names:
+            task = await insisting(lambda: nodes.b.get_task(name))  # noqa: B023
+            assert await texts(nodes.b, task.log) == numbered(0, 40)
+
+    async def test_a_lock_that_an_operator_holds_delays_only_what_needs_it(self, nodes: Nodes) -> None:
+        import asyncpg
+
+        await create(nodes.a, "held")
+        await create(nodes.a, "free")
+        operator = await asyncpg.connect(nodes.url)
+        block = operator.transaction()
+        await block.start()
+        await operator.execute("SELECT 1 FROM task WHERE id = 'held' FOR UPDATE")
+        held = asyncio.ensure_future(nodes.a.append("held", lines("x"), 0, NOW))
+        await asyncio.sleep(0)
+        await nodes.a.ping()
+        assert await nodes.a.append("free", lines("x"), 0, NOW) == Appended(0, 1)
+        assert not held.done()
+        await block.rollback()
+        assert await held == Appended(0, 1)
+        await operator.close()
+
+    async def test_a_database_that_only_reads_is_not_available(self, nodes: Nodes) -> None:
+        await create(nodes.a)
+        # As on a standby that a node is still connected to.
+        await nodes.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION"
+            " 'cannot execute in a read-only transaction' USING ERRCODE = '25006'; END $$"
+        )
+        await nodes.execute("CREATE TRIGGER refuse BEFORE UPDATE ON task EXECUTE FUNCTION refuse()")
+        with pytest.raises(StoreUnavailable):
+            await nodes.a.append("build", lines("x"), 0, NOW)
+        await nodes.execute("DROP TRIGGER refuse ON task")
+        assert await nodes.a.append("build", lines("x"), 0, NOW) == Appended(0, 1)
+        assert (await nodes.a.get_task("build")).state is TaskState.RUNNING
+
+    async def test_a_full_disk_is_told_as_such(self, nodes: Nodes) -> None:
+        await create(nodes.a)
+        await nodes.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION"
+            " 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$"
+        )
+        await nodes.execute("CREATE TRIGGER refuse BEFORE INSERT ON chunk EXECUTE FUNCTION refuse()")
+        answers = await asyncio.gather(
+            nodes.a.append("build", lines("x"), 0, NOW), nodes.a.heartbeat("build", NOW), return_exceptions=True
+        )
+        assert "StoreFull" in {type(answer).__name__ for answer in answers}
+        assert (await nodes.b.get_task("build")).last == 0
+        await nodes.execute("DROP TRIGGER refuse ON chunk")
+        assert await nodes.a.append("build", lines("x"), 0, NOW) == Appended(0, 1)
+
+    async def test_a_taken_id_is_told_whoever_was_first(self, nodes: Nodes) -> None:
+        await create(nodes.a)
+        with pytest.raises(TaskExists):
+            await create(nodes.b)
