@@ -30,7 +30,7 @@ def lines(first: int, last: int) -> list[str]:
 def test_a_command_that_runs(signed_in: Page, server: Server, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    with Commands(server, tmp_path).start("run", "--no-pty", "--", sys.executable, str(script)) as running:
+    with Commands(server, tmp_path).start("run", "--", sys.executable, str(script)) as running:
         output = Output.open(signed_in, server, running.task_id)
         expect(output.text(1)).to_have_text("green start")
         expect(output.text(1).get_by_text("green")).to_have_class("fg-2")
