@@ -22,6 +22,9 @@ MAX_TASK_WAIT = 20  # CONTRACTS A1: Posit Connect's bound on `wait`
 MAX_OUTPUT_WAIT = 55  # below the 60 s at which common proxies give up on an idle request
 MAX_OUTPUT_LIMIT = 10_000  # lines in one page of `/output`
 DEFAULT_OUTPUT_LIMIT = 1_000
+MAX_SEARCH_LENGTH = 1_000  # characters to look for
+MAX_SEARCH_LIMIT = 10_000  # line numbers in one answer of a search
+DEFAULT_SEARCH_LIMIT = 1_000
 MAX_LIST_LIMIT = 500
 DEFAULT_LIST_LIMIT = 50
 
@@ -57,6 +60,18 @@ class Limits:
     """A task's result, a run's conf or metadata as JSON: it is kept in the row and in every answer."""
     waiters: int = 20_000
     """Requests that may wait at the same time in one process."""
+
+
+@dataclass(frozen=True)
+class Searching:
+    """What one request may look through; the next one goes on there."""
+
+    scan_bytes: int = 16 * MIB
+    """As stored: 200,000 ordinary lines, some 50 ms."""
+    seconds: float = 0.5
+    """For output that is slow to read, such as very short lines that came one by one."""
+    at_once: int = 2
+    """Searches in one process; others wait their turn: each has a processor's core to itself for its time."""
 
 
 @dataclass(frozen=True)
@@ -111,3 +126,4 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     timing: Timing = field(default_factory=Timing)
     memory: Memory = field(default_factory=Memory)
+    searching: Searching = field(default_factory=Searching)

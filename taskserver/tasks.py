@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -24,6 +26,7 @@ from taskserver.model import (
     new_id,
     now_us,
 )
+from taskserver.searching import Found, Needle
 from taskserver.store import Appended, Change, Store
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
@@ -62,6 +65,8 @@ class Tasks:
         self._wakeup = wakeup
         self._waits = waits
         self._limits = settings.limits
+        self._searching = settings.searching
+        self._searches = asyncio.Semaphore(settings.searching.at_once)
         self._clock = clock
         self._live: LiveLogs[str, Task] = LiveLogs(store, settings.memory)
 
@@ -196,6 +201,30 @@ class Tasks:
                 del page
         if first < end:
             raise _deleted(task)
+
+    async def search(self, caller: Caller, task_id: str, needle: Needle, first: int, limit: int) -> Found:
+        """The lines from ``first`` on that match: at most ``limit`` of them, or with 0 only how many.
+
+        Looks at a bounded part of the output, and in threads: the caller goes on
+        at ``Found.end``. Raises TaskNotFound, FirstBeyondOutput.
+        """
+        async with self._searches:
+            task = check_first(await self.get(caller, task_id), first)
+            end, size, count, lines = first, 0, 0, list[int]()
+            give_up = time.monotonic() + self._searching.seconds
+            async with aclosing(self.pages(task, first, task.last)) as pages:
+                async for page in pages:
+                    matching = await asyncio.to_thread(needle.lines, page.chunks)
+                    end, count = page.end, count + len(matching)
+                    size += sum(len(chunk.payload) for chunk in page.chunks)
+                    if limit:
+                        lines += matching
+                        if count >= limit:
+                            del lines[limit:]
+                            return Found(task, first, lines[-1] + 1, limit, lines)
+                    if size >= self._searching.scan_bytes or time.monotonic() >= give_up:
+                        break
+            return Found(task, first, end, count, lines)
 
     async def follow(self, caller: Caller, task_id: str, first: int, heartbeat: float) -> AsyncGenerator[Page, None]:
         """Lines from ``first`` on as they come, until the task has ended and all is told.

@@ -14,10 +14,10 @@ ROOT = Path(taskserver.__file__).parent
 # From the bottom up. A module may import from layers below its own, and within its own package.
 LAYERS = [
     ["taskserver", "taskserver.errors", "taskserver.config"],
-    ["taskserver.model"],
+    ["taskserver.model", "taskserver.escapes"],
     ["taskserver.dagmodel"],
     ["taskserver.encoding"],
-    ["taskserver.streams"],
+    ["taskserver.streams", "taskserver.searching"],
     ["taskserver.store", "taskserver.wakeup"],
     ["taskserver.keys", "taskserver.live"],
     ["taskserver.tokens", "taskserver.waiting"],

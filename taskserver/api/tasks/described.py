@@ -112,6 +112,17 @@ class OutputPage(AnswerSchema):
     output = fields.List(fields.String(), required=True)
 
 
+class SearchPage(AnswerSchema):
+    """What a search found in a part of the output."""
+
+    first = fields.Integer(required=True)
+    next = fields.Integer(required=True, metadata={"description": "where the next search goes on"})
+    last = fields.Integer(required=True, metadata={"description": "the number of lines so far"})
+    finished = fields.Boolean(required=True)
+    count = fields.Integer(required=True, metadata={"description": "the number of lines before `next` that match"})
+    lines = fields.List(fields.Integer(), required=True)
+
+
 class CancelRequested(AnswerSchema):
     """What a producer is told with each sign of life."""
 

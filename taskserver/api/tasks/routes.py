@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from taskserver import errors
-from taskserver.api.tasks import changes, dags, described, ingest, keys, output, producing, reading, runs, session
+from taskserver.api.tasks import (
+    changes,
+    dags,
+    described,
+    ingest,
+    keys,
+    output,
+    producing,
+    reading,
+    runs,
+    search,
+    session,
+)
 from taskserver.api.tasks.schemas import FORMATS
 from taskserver.model import Scope
 from taskserver.web.rooms import Answer, Route
@@ -49,6 +61,15 @@ ROUTES = (
         headers=described.OutputHeaders(),
         answers=OUTPUT,
         fails=READ_FAILS,
+    ),
+    Route(
+        "GET",
+        "/tasks/{id}/output/search",
+        search.search_output,
+        Scope.READ,
+        query=search.SEARCH_QUERY,
+        answers=(Answer(schema=described.SearchPage()),),
+        fails=(errors.TaskNotFound, errors.FirstBeyondOutput),
     ),
     Route(
         "GET",

@@ -1,7 +1,8 @@
 // A task's page: what it is and how it stands, above its output.
 
-import { Refusal, ask, base, getTask } from "./api.js";
+import { Refusal, ask, base, events, getTask } from "./api.js";
 import { announce, fill, h } from "./dom.js";
+import { newer } from "./feed.js";
 import { plain, plural, title } from "./format.js";
 import { confirmed, labelList, listAddress, notice, resultView, stateBadge, timeAgo, timeTaken } from "./parts.js";
 import { setTab } from "./tab.js";
@@ -28,14 +29,16 @@ export function showTask(container, { id, session, setBanner }) {
   /** Take over what is known of the task now; `whole` tells that nothing is missing. */
   function update(fresh, whole = false) {
     const before = task;
-    task = { ...before, ...fresh };
+    const found = { ...before, ...fresh };
+    const behind = before && newer(found, before) === before; // what was read earlier, told later
+    task = behind ? { ...before, last: Math.max(before.last, found.last) } : found;
     lines.textContent = plural(task.last, "line");
     const changed = !before || before.state !== task.state || before.cancel_requested !== task.cancel_requested;
     if (changed || whole) fill(header, describe(task, lines, mayWrite && !task.finished && cancelButton()));
-    if (changed && before) announce(`${title(task)}: ${task.state}`);
+    if (changed && before && !task.finished) announce(`The task is ${task.state}`); // of the end the output tells
     setTab(`${task.state} · ${title(task)}`, task.state);
-    // The output's end tells neither the result nor the times.
-    if (changed && !whole) getTask(id, leaving.signal).then((found) => update(found, true), () => {});
+    // Who tells of a change need not know the result or the times.
+    if (changed && !whole) getTask(id, leaving.signal).then((read) => update(read, true), () => {});
   }
 
   function cancelButton() {
@@ -57,6 +60,12 @@ export function showTask(container, { id, session, setBanner }) {
     if (detail === "caught-up") bannerTimer = setTimeout(() => setBanner(""), CAUGHT_UP_SHOWN);
   }
 
+  /** The output says why it has nothing more to tell: the session is over, or the task is gone. */
+  function onRefused({ detail: status }) {
+    if (status === 401) events.dispatchEvent(new Event("signed-out"));
+    else fill(container, explain(new Refusal(status, 0, `the server refused with ${status}`), id, open));
+  }
+
   async function open() {
     fill(container, h("p", { class: "loading" }, "Loading…"));
     try {
@@ -65,6 +74,7 @@ export function showTask(container, { id, session, setBanner }) {
       update(found, true);
       fill(container, header, output);
       output.addEventListener("connection", onConnection);
+      output.addEventListener("refused", onRefused);
       viewer = openOutput(output, { base, id, task: found, onTask: update, hash: location.hash });
       view.keys.push(...(viewer.keys ?? []));
     } catch (error) {
