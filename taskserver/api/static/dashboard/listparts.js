@@ -3,7 +3,7 @@
 import { base } from "./api.js";
 import { h } from "./dom.js";
 import { STATES } from "./format.js";
-import { copyable, notice } from "./parts.js";
+import { copyable, hint } from "./parts.js";
 
 const TYPING_PAUSE = 250; // milliseconds without a key after which the list follows the filter
 
@@ -55,7 +55,7 @@ export function nothingYet() {
   const key = 'export TASKSERVER_KEY="your key"';
   const auth = '-H "Authorization: Key $TASKSERVER_KEY"';
   const count = "for i in 1 2 3 4 5; do echo line $i; sleep 1; done";
-  return notice(
+  return hint(
     "No tasks yet",
     h("p", {}, "Put a command behind ", h("code", {}, "taskserver run --"), ", and its output appears here:"),
     copyable(`${key}\ntaskserver run --url ${url} --name hello -- sh -c '${count}'`, "the command"),
@@ -75,7 +75,7 @@ export function nothingYet() {
 
 /** No task passes the filter. */
 export function nothingFound(onClear) {
-  return notice(
+  return hint(
     "No task matches",
     h("p", {}, "New ones appear here as soon as they do."),
     h("button", { type: "button", onclick: onClear }, "Show all tasks"),

@@ -70,10 +70,11 @@ export function copyable(text, label) {
   return h("div", { class: "copyable" }, h("pre", { tabindex: 0 }, code), button);
 }
 
-/** A message in the place of content: what is wrong or missing, and what to do next. */
-export function notice(headline, ...children) {
-  return h("section", { class: "card notice" }, h("h1", {}, headline), ...children);
-}
+/** A message in the place of a page: what is wrong or missing, and what to do next. */
+export const notice = (headline, ...children) => h("section", { class: "card notice" }, h("h1", {}, headline), ...children);
+
+/** The same in the place of a part of a page. */
+export const hint = (headline, ...children) => h("section", { class: "card notice" }, h("h2", {}, headline), ...children);
 
 /** Ask before doing what cannot be undone. Resolves to whether to do it. */
 export function confirmed(question, yes) {

@@ -53,6 +53,8 @@ export function showSignIn(container, { reason, onSession }) {
     { class: "card sign-in", method: "post", action: "", onsubmit: submit },
     h("h1", {}, "Sign in"),
     reason && h("p", { class: "reason" }, reason),
+    // For password managers, which keep a name with each password.
+    h("input", { type: "text", name: "username", autocomplete: "username", value: "taskserver", hidden: true }),
     h("label", { for: "key" }, "API key"),
     input,
     problem,

@@ -20,7 +20,12 @@ export function showTask(container, { id, session, setBanner }) {
   const header = h("header", { class: "task-header" });
   const lines = h("span", { class: "lines" });
   const output = h("section", { class: "output", "aria-label": "Output" });
-  const view = { keys: [["u", "up to all tasks", () => document.getElementById("home").click()]], close };
+  const keys = [
+    ["u", "up to all tasks", () => document.getElementById("home").click()],
+    ["/", "search the output"], // what the output itself obeys is only told here
+    ["Home", "first line"],
+    ["End", "last line, and follow"],
+  ];
   const mayWrite = session.scopes.some((scope) => scope === "write" || scope === "admin");
   let viewer = null;
   let task = null;
@@ -76,7 +81,6 @@ export function showTask(container, { id, session, setBanner }) {
       output.addEventListener("connection", onConnection);
       output.addEventListener("refused", onRefused);
       viewer = openOutput(output, { base, id, task: found, onTask: update, hash: location.hash });
-      view.keys.push(...(viewer.keys ?? []));
     } catch (error) {
       if (!leaving.signal.aborted) fill(container, explain(error, id, open));
     }
@@ -93,7 +97,7 @@ export function showTask(container, { id, session, setBanner }) {
   container.classList.add("whole");
   setTab(id);
   open();
-  return view;
+  return { keys, close };
 }
 
 function describe(task, lines, button) {

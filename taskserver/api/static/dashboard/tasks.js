@@ -6,7 +6,7 @@ import { newer, watchChanges } from "./feed.js";
 import { filterForm, nothingYet, nothingFound } from "./listparts.js";
 import { readFilter, passes } from "./filter.js";
 import { plain, plural, title } from "./format.js";
-import { labelList, listAddress, notice, stateBadge, timeAgo, timeTaken } from "./parts.js";
+import { hint, labelList, listAddress, stateBadge, timeAgo, timeTaken } from "./parts.js";
 import { setTab } from "./tab.js";
 
 const PAGE = 50;
@@ -118,7 +118,7 @@ export function showTasks(container, { setBanner, navigate }) {
     const why = error instanceof Refusal && error.status === 403 ? "Sign in with a key that has the scope “read”." : "";
     const again = h("button", { type: "button", onclick: () => feed.readAll() }, "Try again");
     if (rows.size) setBanner(`${error.message}. What you see may be out of date.`);
-    else fill(place, notice("The tasks cannot be shown", h("p", {}, plain(error.message), ". ", why), again));
+    else fill(place, hint("The tasks cannot be shown", h("p", {}, plain(error.message), ". ", why), again));
   }
 
   /** Filter otherwise; `fresh`: the form does not know yet. */
