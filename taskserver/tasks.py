@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from taskserver.config import Settings
@@ -151,7 +151,7 @@ class Tasks:
         """The caller's tasks (an admin's: everybody's), newest first; see ``Store.list_tasks``."""
         caller.require(Scope.READ)
         if not caller.is_admin:
-            where = TaskFilter(caller.owner, where.state, where.name, where.labels)
+            where = replace(where, owner=caller.owner)
         return await self._store.list_tasks(where, limit, before)
 
     async def wait_end(self, caller: Caller, task_id: str, first: int, timeout: float) -> Task:

@@ -22,7 +22,7 @@ LAYERS = [
     ["taskserver.keys", "taskserver.live"],
     ["taskserver.tokens", "taskserver.waiting"],
     ["taskserver.audience"],
-    ["taskserver.tasks", "taskserver.runs", "taskserver.upkeep"],
+    ["taskserver.tasks", "taskserver.runs", "taskserver.feed", "taskserver.upkeep"],
     ["taskserver.stores"],
     ["taskserver.keyfile"],
     ["taskserver.web.streaming", "taskserver.web.failures", "taskserver.web.prepared"],

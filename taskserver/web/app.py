@@ -14,6 +14,7 @@ from taskserver.api.health import health_room
 from taskserver.api.tasks import tasks_room
 from taskserver.audience import Audiences
 from taskserver.config import Settings
+from taskserver.feed import Feed
 from taskserver.keys import Keys
 from taskserver.runs import Runs
 from taskserver.store import AnyChange, Change, RunChange, Store
@@ -39,18 +40,20 @@ def make_services(settings: Settings, store: Store, wakeup: Wakeup | None = None
     tasks = Tasks(store, wakeup, waits, settings)
     runs = Runs(store, wakeup, waits, settings)
     keys = Keys(store, wakeup)
+    feed = Feed(store, wakeup)
     keeper = Upkeep(store, settings.timing) if upkeep else None
 
     def committed(changes: Sequence[AnyChange]) -> None:
         tasks.committed([change for change in changes if isinstance(change, Change)])
         runs.committed([change for change in changes if isinstance(change, RunChange)])
         keys.committed(changes)
+        feed.committed(changes)
         if keeper is not None:
             keeper.committed(changes)
 
     store.listen(committed)
     tokens, audiences = Tokens(store, keys), Audiences(waits)
-    return Services(settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, keeper)
+    return Services(settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, feed, keeper)
 
 
 def make_rooms() -> tuple[list[Room], Room]:
@@ -97,6 +100,7 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
         await services.upkeep.start()
     yield
     services.waits.drain()
+    services.feed.close()
     if services.upkeep is not None:
         await services.upkeep.close()
     await services.wakeup.close()

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from taskserver.audience import Audiences
 from taskserver.config import Settings
+from taskserver.feed import Feed
 from taskserver.keys import Caller, Keys
 from taskserver.runs import Runs
 from taskserver.store import Store
@@ -32,6 +33,7 @@ class Services:
     keys: Keys
     tokens: Tokens
     audiences: Audiences
+    feed: Feed
     upkeep: Upkeep | None
     encoded: EncodeOnce = field(default_factory=EncodeOnce)
 

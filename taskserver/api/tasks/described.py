@@ -32,6 +32,15 @@ class OutputHeaders(Schema):
     )
 
 
+class ChangesHeaders(Schema):
+    """``GET /changes``"""
+
+    last_event_id = fields.String(
+        data_key="Last-Event-ID",
+        metadata={"description": "The `id` of the last event seen.", "examples": ["a1b2c3d4-7"]},
+    )
+
+
 class Failure(AnswerSchema):
     """PROTOCOLS.md, A2."""
 

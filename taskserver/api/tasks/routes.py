@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from taskserver import errors
-from taskserver.api.tasks import dags, described, ingest, keys, output, producing, reading, runs, search, session
+from taskserver.api.tasks import (
+    changes,
+    dags,
+    described,
+    ingest,
+    keys,
+    output,
+    producing,
+    reading,
+    runs,
+    search,
+    session,
+)
 from taskserver.api.tasks.schemas import FORMATS
 from taskserver.model import Scope
 from taskserver.web.rooms import Answer, Route
@@ -130,6 +142,16 @@ ROUTES = (
         Scope.WRITE,
         answers=(Answer(204),),
         fails=(errors.TaskNotFound, errors.TaskNotFinished),
+    ),
+    Route(
+        "GET",
+        "/changes",
+        changes.get_changes,
+        Scope.READ,
+        query=changes.CHANGES_QUERY,
+        headers=described.ChangesHeaders(),
+        answers=(Answer(types=("text/event-stream",)),),
+        fails=(errors.RunNotFound, errors.TooManyWaiters),
     ),
     Route("GET", "/dags", dags.list_dags, Scope.READ, answers=(Answer(schema=described.DagList()),)),
     Route(

@@ -133,8 +133,16 @@ class ListQuery(Schema):
     label = fields.List(
         fields.String(validate=validate.Regexp(r"(?s)[^=]+=.*", error="must look like key=value")), load_default=list
     )
+    text = body_text(MAX_LABEL_LENGTH, load_default=None)
     limit = QueryInteger(1, MAX_LIST_LIMIT, load_default=DEFAULT_LIST_LIMIT)
     cursor = Cursor(load_default=None, metadata={"type": "string", "description": "the `cursor` of an earlier answer"})
+
+
+class ChangesQuery(Schema):
+    """``GET /changes``"""
+
+    run = fields.UUID(load_default=None, metadata={"description": "only this run and its tasks"})
+    since = fields.String(load_default="", metadata={"description": "as `Last-Event-ID`, which counts more"})
 
 
 class AppendQuery(Schema):

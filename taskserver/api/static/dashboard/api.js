@@ -18,8 +18,11 @@ export class Refusal extends Error {
 /** No answer came: the server or the way to it is down. */
 export class Unreachable extends Error {}
 
-/** Ask room A; `path` is relative to `/v1/`. Resolves to the JSON of the answer. Rejects with Refusal or Unreachable. */
-export async function ask(method, path, { body, signal } = {}) {
+/**
+ * Ask room A; `path` is relative to `/v1/`. Resolves to the JSON of the answer. Rejects with Refusal or Unreachable.
+ * A 401 tells the page that the session is over, unless it is `expected`.
+ */
+export async function ask(method, path, { body, signal, expected } = {}) {
   const request = { method, signal, cache: "no-store", headers: { Accept: "application/json" } };
   if (body !== undefined) {
     request.headers["Content-Type"] = "application/json";
@@ -43,7 +46,7 @@ export async function ask(method, path, { body, signal } = {}) {
   if (answer.ok) return value;
   // A proxy in front of a server that restarts answers in its place.
   if ([502, 503, 504].includes(answer.status)) throw new Unreachable(value?.error ?? "the server does not answer now");
-  if (answer.status === 401 && path !== "session") events.dispatchEvent(new Event("signed-out"));
+  if (answer.status === 401 && !expected) events.dispatchEvent(new Event("signed-out"));
   throw new Refusal(answer.status, value?.code ?? 0, value?.error ?? `${answer.status} ${answer.statusText}`);
 }
 

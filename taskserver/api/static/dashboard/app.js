@@ -2,7 +2,9 @@
 
 import { base, events, pause } from "./api.js";
 import { announce, fill, h } from "./dom.js";
+import { obeyKeys } from "./keys.js";
 import { notice } from "./parts.js";
+import { showRun } from "./run.js";
 import { currentSession, showSignIn, signOut } from "./session.js";
 import { setTab } from "./tab.js";
 import { showTask } from "./task.js";
@@ -11,6 +13,7 @@ import { showTasks } from "./tasks.js";
 const VIEWS = [
   [/^$/, showTasks, []],
   [/^tasks\/([^/]+)$/, showTask, ["id"]],
+  [/^runs\/([^/]+)$/, showRun, ["id"]],
 ];
 const FIRST_PAUSE = 1000; // milliseconds between two tries to reach the server; doubled up to the last
 const LAST_PAUSE = 15000;
@@ -19,12 +22,14 @@ const container = document.getElementById("view");
 const banner = document.getElementById("banner");
 let session = null;
 let view = { close() {} };
+let shownPlace = "";
 
 /** The address within the server, such as "tasks/abc". */
 const place = () => location.pathname.slice(new URL(base).pathname.length);
+const placeAndQuery = () => place() + location.search;
 
 function setBanner(text, kind = "warning") {
-  banner.hidden = !text;
+  if (banner.textContent === text) return;
   banner.className = `banner ${kind}`;
   banner.textContent = text;
 }
@@ -35,6 +40,7 @@ function show() {
     const match = pattern.exec(place());
     if (match) {
       const variables = Object.fromEntries(names.map((name, index) => [name, decodeURIComponent(match[index + 1])]));
+      shownPlace = placeAndQuery();
       view = open(container, { ...variables, session, navigate, setBanner });
       return;
     }
@@ -47,6 +53,7 @@ function show() {
 /** Go to an address of this page's. */
 function navigate(href) {
   history.pushState(null, "", href);
+  shownPlace = placeAndQuery();
   show();
   container.focus();
   scrollTo(0, 0);
@@ -87,11 +94,10 @@ document.addEventListener("click", (event) => {
   navigate(link.href);
 });
 
-let shownPlace = null;
 addEventListener("popstate", () => {
-  const now = place() + location.search;
-  if (session && now !== shownPlace) show(); // else only the hash has changed, which is the view's business
-  shownPlace = now;
+  const before = shownPlace;
+  shownPlace = placeAndQuery();
+  if (session && shownPlace !== before) show(); // else only the hash has changed, which is the view's business
 });
 
 events.addEventListener("signed-out", () => askForKey("Your session is over, or its key was revoked. Sign in again."));
@@ -117,4 +123,8 @@ async function start() {
   else askForKey("");
 }
 
+obeyKeys(() => [
+  ["t", "theme: the system's, light, dark", () => document.getElementById("theme").click()],
+  ...(view.keys ?? []),
+]);
 start();

@@ -10,11 +10,6 @@ export function ticking(element, text) {
   return element;
 }
 
-/** Leave an element's text as it is from now on. */
-export function still(element) {
-  shown.delete(element);
-}
-
 setInterval(() => {
   if (document.hidden) return;
   const now = Date.now();

@@ -28,6 +28,17 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** Have `parent` hold exactly `children`, in this order. What is in its place is not touched, and keeps the focus. */
+export function arrange(parent, children) {
+  const wanted = new Set(children);
+  for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
+  let place = parent.firstElementChild;
+  for (const child of children) {
+    if (child === place) place = place.nextElementSibling;
+    else parent.insertBefore(child, place);
+  }
+}
+
 /** Set an element's text if it is another one: screen readers and selections notice every change. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

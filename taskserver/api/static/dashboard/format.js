@@ -41,7 +41,10 @@ const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyl
 /** The exact time in the reader's zone and manner. */
 export const exact = (time) => EXACT.format(new Date(time));
 
+/** Text of somebody else's in one line, without what would reorder or hide the text around it (Unicode's UAX 9). */
+export const plain = (text) => text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+
 /** What to call a task: its name, or its id if it has none. */
-export const title = (task) => task.name || task.id;
+export const title = (task) => plain(task.name) || task.id;
 
 export const plural = (count, word) => `${count.toLocaleString()} ${word}${count === 1 ? "" : "s"}`;

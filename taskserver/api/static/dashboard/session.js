@@ -7,7 +7,7 @@ import { setTab } from "./tab.js";
 /** Who is signed in, or null. Rejects with Unreachable. */
 export async function currentSession() {
   try {
-    return await ask("GET", "session");
+    return await ask("GET", "session", { expected: true });
   } catch (error) {
     if (error instanceof Refusal) return null;
     throw error;
@@ -37,7 +37,7 @@ export function showSignIn(container, { reason, onSession }) {
     button.disabled = true;
     setText(problem, "");
     try {
-      onSession(await ask("POST", "session", { body: { key: input.value.trim() } }));
+      onSession(await ask("POST", "session", { body: { key: input.value.trim() }, expected: true }));
     } catch (error) {
       setText(problem, explain(error));
       input.focus();
@@ -53,6 +53,8 @@ export function showSignIn(container, { reason, onSession }) {
     { class: "card sign-in", method: "post", action: "", onsubmit: submit },
     h("h1", {}, "Sign in"),
     reason && h("p", { class: "reason" }, reason),
+    // For password managers, which keep a name with each password.
+    h("input", { type: "text", name: "username", autocomplete: "username", value: "taskserver", hidden: true }),
     h("label", { for: "key" }, "API key"),
     input,
     problem,

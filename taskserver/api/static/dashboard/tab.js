@@ -4,6 +4,9 @@ import { base } from "./api.js";
 
 /** Show `title`, with a state's icon, or the neutral one without a state. */
 export function setTab(title, state = "idle") {
-  document.title = title ? `${title} · taskserver` : "taskserver";
-  document.getElementById("icon").href = `${base}dashboard/icons/${state}.svg`;
+  const text = `${title} · taskserver`;
+  if (document.title !== text) document.title = text;
+  const icon = document.getElementById("icon");
+  const href = `${base}dashboard/icons/${state}.svg`;
+  if (icon.href !== href) icon.href = href;
 }
