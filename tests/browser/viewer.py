@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.server import Server, until
+from tests.server import EVENT_LIMIT, Server, until
 
 BODY_LINES = 50_000  # lines of a request when much is stored: less than its 8 MiB
 
@@ -118,6 +120,14 @@ def _bodies(lines: Iterable[str]) -> Iterator[str]:
             body = []
     if body:
         yield "\n".join(body)
+
+
+def post_records(server: Server, task_id: str, records: bytes) -> None:
+    """Append lines as NDJSON, with streams and times."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=EVENT_LIMIT)) as connection:
+        headers = {**server.headers, "Content-Type": "application/x-ndjson"}
+        connection.request("POST", f"/v1/tasks/{task_id}/output", records, headers)
+        assert connection.getresponse().status == 200
 
 
 def done(server: Server, *lines: str, **word: Any) -> str:
