@@ -59,7 +59,7 @@ async def until_told(events: Events, **states: str) -> list[ServerSentEvent]:
     while left:
         event = await events.next()
         found.append(event)
-        for task in json.loads(event.data)["tasks"]:
+        for task in json.loads(event.data).get("tasks", ()):
             if left.get(task["id"]) == task["state"]:
                 del left[task["id"]]
     return found
@@ -106,6 +106,7 @@ async def test_each_is_told_of_its_own(admin: Api) -> None:
         await until_told(all_of_them, **{hers: "queued", his: "queued"})
 
 
+@pytest.mark.usefixtures("one_process")
 async def test_it_resumes_after_an_event(api: Api) -> None:
     async with watching(api) as staying:
         start = await begin(staying)
@@ -136,6 +137,7 @@ async def test_who_may_have_missed_something_is_told_so(api: Api, last_id: str) 
             assert [task["id"] for task in (await told(events))["tasks"]] == [task_id]
 
 
+@pytest.mark.usefixtures("one_process")
 async def test_what_happened_while_nobody_watched_is_not_told_but_a_reset_is(api: Api) -> None:
     async with watching(api) as events:
         last_id = await begin(events)
@@ -145,6 +147,7 @@ async def test_what_happened_while_nobody_watched_is_not_told_but_a_reset_is(api
         assert await begin(events) != last_id
 
 
+@pytest.mark.usefixtures("one_process")
 async def test_of_very_many_the_newest_are_told(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_TOLD", 2)
     async with watching(api) as staying:

@@ -92,15 +92,15 @@ class Changes(Subject[Told]):
         self._core = core
         self._watched = watched
         self._looked_up_to = self.cursor
-        self._may_be_others = False
+        self._slept = False
 
     async def look(self) -> tuple[Told | None, bool]:
         data, end = await _news(self._core, self._watched, self._looked_up_to)
         self._looked_up_to = end
-        if not data and self._may_be_others:
+        if not data and self._slept:
             data = _reset(self._core, end)
-        # It may be another node's change that wakes us the next time; if not, it does no harm to look.
-        self._may_be_others = not self._core.feed.whole
+        # What wakes us and is not known here is another node's change; if it was none, it does no harm to read.
+        self._slept = not data and not self._core.feed.whole
         if not data:
             return None, False
         first, self.cursor = self.cursor, end
@@ -148,7 +148,10 @@ def _event(core: Services, number: int, name: str, data: object) -> bytes:
 
 
 def _position(core: Services, seen: str) -> int:
-    """The number in an event's id; -1, of which nothing is known, if it is not one of this feed's."""
+    """The number in an event's id; -1, of which nothing is known, if it is not one of this feed's.
+
+    Nor is anything known for sure where other nodes make changes too.
+    """
     epoch, _, number = seen.partition("-")
-    known = epoch == core.feed.epoch and number.isascii() and number.isdigit() and len(number) < 16
+    known = core.feed.whole and epoch == core.feed.epoch and number.isascii() and number.isdigit() and len(number) < 16
     return int(number) if known else -1

@@ -102,6 +102,7 @@ addEventListener("popstate", () => {
 
 events.addEventListener("signed-out", () => askForKey("Your session is over, or its key was revoked. Sign in again."));
 
+document.getElementById("home").href = base; // the page's own is relative to where it was loaded
 document.getElementById("skip").addEventListener("click", () => container.focus());
 document.getElementById("sign-out").addEventListener("click", async () => {
   await signOut();
