@@ -16,6 +16,7 @@ import { backInSight, outOfSight } from "./sight.js";
 import { Refused, Source } from "./source.js";
 import { showAll } from "./text.js";
 
+const GLANCE = 5000; // milliseconds between two looks at a task that runs: its state may change without a line
 const TELL = 250; // milliseconds between two words to the page about how the task grows
 const MOST_WHOLE = 8; // cut lines that are shown as a whole at the same time
 const MOST_COPIED = 10_000; // lines of a range: what the server gives at a time
@@ -174,13 +175,16 @@ class Viewer {
 
   async #follow() {
     const { signal } = this.closing;
+    const glancing = setInterval(() => this.#refreshTask(), GLANCE);
+    signal.addEventListener("abort", () => clearInterval(glancing));
     try {
       while (!(await this.#followInSight(signal))) {
-        await backInSight(signal, () => this.#refreshTask());
+        await backInSight(signal);
         // Lines that came meanwhile are fetched when they are looked at.
         await this.#refreshTask();
         this.#grow(this.task.last);
       }
+      clearInterval(glancing);
       await this.#ended();
     } catch (error) {
       this.#failed(error);
