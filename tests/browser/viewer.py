@@ -58,7 +58,7 @@ class Output:
     def lines(self) -> dict[int, str]:
         """The lines on the screen, all seen at one moment."""
         found: list[tuple[str, str]] = self.rows.evaluate_all(
-            "(rows) => rows.map((row) => [row.querySelector('.number').innerText, row.querySelector('.text').innerText])"
+            "(rows) => rows.map((row) => [...row.querySelectorAll('.number, .text')].map((part) => part.innerText))"
         )
         return {int(number): text for number, text in found}
 
