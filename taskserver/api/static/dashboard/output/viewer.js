@@ -107,8 +107,8 @@ class Viewer {
     this.newLines = h("button", { type: "button", class: "new-lines", hidden: true });
     this.newLines.addEventListener("click", () => this.scroller.showEnd());
     this.empty = h("p", { class: "empty", hidden: true });
-    const download = (text, escapes, suffix) =>
-      h("a", { class: "button", href: this.source.download(escapes), download: `${this.task.id}${suffix}` }, text);
+    const download = (text, title, escapes, suffix) =>
+      h("a", { href: this.source.download(escapes), download: `${this.task.id}${suffix}`, title }, text);
     fill(
       this.container,
       h(
@@ -118,8 +118,8 @@ class Viewer {
         toggle("Wrap", "Wrap long lines", (on) => this.#wrap(on)),
         toggle("Times", "Show the time of each line", (on) => this.#times(on)),
         this.copyButton,
-        download("Download", false, ".txt"),
-        download("with codes", true, ".log"),
+        download("Download", "As text", false, ".txt"),
+        download("with codes", "As it was printed, with its escape codes", true, ".log"),
       ),
       h("div", { class: "output-lines" }, this.frame, this.empty, this.newLines),
     );
