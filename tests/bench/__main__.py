@@ -19,6 +19,7 @@ import click
 import uvloop
 from rich.console import Console
 
+from tests.bench.browser import browser_version
 from tests.bench.figures import all_figures
 from tests.bench.load import LoadError
 from tests.bench.plot import PlotterMissing, load_plotter
@@ -59,6 +60,11 @@ WIDTH = 150  # of the table where the terminal does not say, as in a file
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder in which npm has installed @durable-streams/server, as one more yardstick of the appends.",
 )
+@click.option(
+    "--browser",
+    type=click.Path(path_type=Path),
+    help="A Chromium that shows the dashboard, for the figures about what readers see.",
+)
 @click.option("--build", metavar="COMMAND", help="The build whose output 'disk' stores, as 'make -B V=1'.")
 @click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="All numbers to FILE (- is stdout).")
 @click.option(
@@ -83,6 +89,7 @@ def main(
     directory: Path | None,
     nginx: Path | None,
     durable_streams: Path | None,
+    browser: Path | None,
     build: str | None,
     json_file: Any,
     markdown_file: Any,
@@ -96,7 +103,7 @@ def main(
 
     The optional yardsticks are private processes on free ports of 127.0.0.1. On Debian:
     apt-get install nginx-light libnginx-mod-nchan (stop the service that this starts);
-    npm install --prefix FOLDER @durable-streams/server.
+    npm install --prefix FOLDER @durable-streams/server. A browser: apt-get install chromium.
 
     \b
     Examples:
@@ -113,7 +120,9 @@ def main(
     if not sys.platform.startswith("linux"):
         raise click.ClickException("the benchmark reads memory and CPU from /proc, which only Linux has")
     folder, seconds = directory or Path(tempfile.gettempdir()), QUICK_SECONDS if quick else SECONDS
-    bench = Bench(folder, seconds, scale, nginx, durable_streams, build)
+    bench = Bench(folder, seconds, scale, nginx, durable_streams, build, browser)
+    if only is None:
+        figures = [figure for figure in figures if not figure.missing(bench)]
     try:
         draw = load_plotter(plot) if plot is not None else None
         environment = _environment(bench)
@@ -169,6 +178,8 @@ def _environment(bench: Bench) -> dict[str, Any]:
         environment["nginx"] = nginx_version(bench.nginx)
     if bench.durable_streams is not None:
         environment["@durable-streams/server"] = durable_streams_version(bench.durable_streams)
+    if bench.browser is not None:
+        environment["browser"] = browser_version(bench.browser)
     return environment
 
 

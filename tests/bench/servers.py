@@ -91,6 +91,7 @@ class Bench:
         nginx: the program, with its nchan module, if it is there to be measured beside.
         durable_streams: the folder in which npm has installed @durable-streams/server, if it is there.
         build: a shell command whose output is stored, in the place of our own build.
+        browser: a Chromium that shows the dashboard, if there is one.
     """
 
     folder: Path
@@ -99,6 +100,7 @@ class Bench:
     nginx: Path | None = None
     durable_streams: Path | None = None
     build: str | None = None
+    browser: Path | None = None
 
     def scaled(self, count: int) -> int:
         """How many of something that is stored by the million."""

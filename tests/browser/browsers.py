@@ -20,14 +20,19 @@ def find_chromium() -> str | None:
     return next((path for path in found if path), None)
 
 
-@contextmanager
-def chromium(path: str) -> Iterator[Browser]:
-    """A headless browser. While it is open no other event loop can run in this thread."""
+def launch_arguments() -> list[str]:
+    """The flags that a browser needs where tests run."""
     arguments = ["--disable-dev-shm-usage"]  # containers have little shared memory
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # Chromium's own cannot be set up by root
+    return arguments
+
+
+@contextmanager
+def chromium(path: str) -> Iterator[Browser]:
+    """A headless browser. While it is open no other event loop can run in this thread."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        browser = playwright.chromium.launch(executable_path=path, args=launch_arguments())
         try:
             yield browser
         finally:

@@ -83,6 +83,34 @@ def test_a_task_that_has_not_begun(signed_in: Page, server: Server) -> None:
     expect(signed_in.locator(".state-success")).to_be_visible()
 
 
+SEE = """(state) => {
+  Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_a_page_out_of_sight_keeps_no_connection_and_catches_up(signed_in: Page, server: Server) -> None:
+    signed_in.clock.install()
+    task_id = server.new_task()
+    store(server, task_id, lines(1, 1000))
+    output = Output.open(signed_in, server, task_id)
+    output.expect_shown(1000)
+    with signed_in.expect_event("requestfailed", lambda request: "follow=true" in request.url):
+        signed_in.evaluate(SEE, "hidden")
+        signed_in.clock.run_for(10_000)
+    store(server, task_id, lines(1001, 3000))
+    with signed_in.expect_response(lambda response: response.url.endswith("?tail=0")):
+        signed_in.clock.run_for(5000)  # the title is kept up to date
+    with signed_in.expect_request(lambda request: "follow=true" in request.url):
+        signed_in.evaluate(SEE, "visible")
+        signed_in.clock.resume()
+    output.expect_shown(3000)
+    store(server, task_id, lines(3001, 3100))
+    output.expect_shown(3100)
+    output.expect_complete()
+    assert output.texts()[-1] == "line 3100"
+
+
 def test_a_server_that_is_killed_and_comes_back(signed_in: Page, server: Server) -> None:
     task_id = server.new_task()
     store(server, task_id, lines(1, 5000))
@@ -147,4 +175,4 @@ def test_a_task_that_is_deleted_is_not_asked_for_again(signed_in: Page, server: 
     )
     assert server.call("DELETE", f"/v1/tasks/{task_id}").status == 204
     output.drag_to(0.5)
-    signed_in.wait_for_function("window.refused === 404")
+    signed_in.wait_for_function("() => window.refused === 404")

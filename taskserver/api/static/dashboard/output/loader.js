@@ -30,6 +30,9 @@ export class Loader {
     // The page before comes first: it tells in which style this one begins.
     if (from > 0) this.wanted.push(from - 1);
     this.wanted.push(to + 1);
+    // Where readers go next, mostly: the end.
+    const last = Math.floor(Math.max(0, total - 1) / PAGE);
+    this.wanted.push(last, Math.max(0, last - 1));
     for (const [number, controller] of this.running) if (!this.wanted.includes(number)) controller.abort();
     this.#start();
   }

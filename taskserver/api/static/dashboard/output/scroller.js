@@ -164,7 +164,7 @@ export class Scroller {
     this.offset = y;
     let end = this.top;
     for (left = -y; left < height && end - first < heights.length; end += 1) left += heights[end - first];
-    this.#keep(this.top, end);
+    this.#keep(this.top, end); // only what is on the screen stays
   }
 
   /** Lay out so that the last row stands at the bottom. */
@@ -182,8 +182,10 @@ export class Scroller {
     this.#keep(top, this.total);
   }
 
-  /** Have rows `[first, end)` in the document, in order; their heights. */
+  /** Have rows `[first, end)` and no others in the document, in order; their heights. */
   #have(first, end) {
+    this.#keep(first, end);
+    let before = null;
     for (let n = first; n < end; n += 1) {
       let row = this.rows.get(n);
       if (!row || this.stale.has(n)) {
@@ -191,35 +193,26 @@ export class Scroller {
         if (!row) {
           row = drawn;
           this.rows.set(n, row);
-          this.list.insertBefore(row, this.#after(n));
+          if (before) before.after(row);
+          else this.list.prepend(row);
         }
       }
+      before = row;
     }
     this.stale.clear();
-    for (const [n, row] of this.rows) if (n < first || n >= end) this.#drop(n, row);
     if (this.uniform) return Array(Math.max(0, end - first)).fill(this.lineHeight);
     const heights = [];
     for (let n = first; n < end; n += 1) heights.push(this.rows.get(n).getBoundingClientRect().height);
     return heights;
   }
 
-  /** The row before which a new one belongs. */
-  #after(n) {
-    const next = this.rows.get(n + 1);
-    if (next) return next;
-    for (const row of this.list.children) if (Number(row.dataset.n) > n) return row;
-    return null;
-  }
-
-  /** Leave only the rows of the screen, the first of which stands at its top. */
   #keep(first, end) {
     this.end = end;
-    for (const [n, row] of this.rows) if (n < first || n >= end) this.#drop(n, row);
-  }
-
-  #drop(n, row) {
-    row.remove();
-    this.rows.delete(n);
+    for (const [n, row] of this.rows) {
+      if (n >= first && n < end) continue;
+      row.remove();
+      this.rows.delete(n);
+    }
   }
 
   /** Rows that are not wrapped scroll sideways, and as far when the longest of them is gone: a bar must not jump. */

@@ -16,6 +16,7 @@ export class Search {
     this.count = 0; // lines that match in what was searched
     this.next = 0; // where the search goes on
     this.busy = false;
+    this.problem = ""; // why it could not go on
     this.kept = 0;
     this.lines = new Uint32Array(1024);
     this.stop = new AbortController();
@@ -32,7 +33,9 @@ export class Search {
     try {
       for (let last = Infinity; this.next < last; ) last = await this.#step();
     } catch (error) {
-      if (!this.stop.signal.aborted) this.onError(error);
+      if (this.stop.signal.aborted) return;
+      this.problem = error.message;
+      this.onError(error);
     }
     this.busy = false;
     if (!this.stop.signal.aborted) this.onChange();
@@ -46,7 +49,7 @@ export class Search {
       found = await this.source.search(this.text, this.caseCounts, this.next, limit, this.stop.signal);
     } catch (error) {
       this.stop.signal.throwIfAborted();
-      if (error.status) throw error;
+      if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
       await new Promise((resolve) => setTimeout(resolve, RETRY)); // the server is away for the moment
       this.stop.signal.throwIfAborted();
       return Infinity;

@@ -134,7 +134,8 @@ export class SearchBar {
   }
 
   #words() {
-    const { count, busy } = this.search;
+    const { count, busy, problem } = this.search;
+    if (problem) return problem;
     const more = busy ? "…" : "";
     if (!count) return busy ? "searching…" : "no match";
     const place = this.current === null ? -1 : this.search.placeOf(this.current);

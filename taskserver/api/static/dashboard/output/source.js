@@ -45,7 +45,7 @@ export class Source {
   /** Lines from `first` on, at most `count`, fewer if they are long: `onLine(n, line)` for each. */
   async read(first, count, signal, onLine) {
     const stop = new AbortController();
-    const response = await ask(`${this.output}?format=ndjson&first=${first}&limit=${count}`, either(signal, stop.signal));
+    const response = await ask(`${this.output}?format=ndjson&first=${first}&limit=${count}`, AbortSignal.any([signal, stop.signal]));
     let size = 0;
     for await (const records of batches(response)) {
       for (const record of records) {
@@ -85,9 +85,9 @@ export class Source {
     let lost = false;
     for (;;) {
       try {
-        const goal = await this.#json(`${this.output}?tail=0`, either(signal, AbortSignal.timeout(ANSWER_LIMIT)));
+        const goal = await this.#json(`${this.output}?tail=0`, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT)]));
         const broken = new AbortController();
-        const response = await ask(`${this.output}?format=ndjson&follow=true&first=${cursor}`, either(signal, broken.signal));
+        const response = await ask(`${this.output}?format=ndjson&follow=true&first=${cursor}`, AbortSignal.any([signal, broken.signal]));
         const tell = () => {
           if (lost && cursor < goal.last) return;
           onConnection(lost ? "caught-up" : "live");
@@ -156,7 +156,7 @@ export class Source {
 async function ask(url, signal) {
   const response = await fetch(url, { signal, cache: "no-store", headers: { Accept: "application/json" } });
   if ([401, 403, 404].includes(response.status)) throw new Refused(response.status);
-  if (!response.ok) throw new Error(`the server answered ${response.status}`);
+  if (!response.ok) throw Object.assign(new Error(`the server answered ${response.status}`), { status: response.status });
   return response;
 }
 
@@ -187,11 +187,6 @@ async function* batches(response) {
   } finally {
     reader.cancel().catch(() => {}); // whoever stopped it has been told why
   }
-}
-
-/** A signal that is aborted when one of several is. */
-function either(...signals) {
-  return AbortSignal.any(signals);
 }
 
 function sleep(milliseconds, signal) {

@@ -12,6 +12,7 @@ import { formatHash, parseHash } from "./ranges.js";
 import { drawRow } from "./row.js";
 import { Scroller } from "./scroller.js";
 import { SearchBar, toggle } from "./searchbar.js";
+import { backInSight, outOfSight } from "./sight.js";
 import { Refused, Source } from "./source.js";
 import { showAll } from "./text.js";
 
@@ -88,7 +89,9 @@ class Viewer {
       },
       from: () => this.scroller.top,
       onLeave: () => this.frame.focus(),
-      onError: (error) => this.#failed(error),
+      onError: (error) => {
+        if (error instanceof Refused) this.#failed(error);
+      },
     });
     this.copyButton = h("button", { type: "button", hidden: true, onclick: () => this.#copyRange() }, "Copy lines");
     this.frame = h("div", {
@@ -109,7 +112,7 @@ class Viewer {
       this.container,
       h(
         "div",
-        { class: "output-bar", role: "toolbar", "aria-label": "Output" },
+        { class: "output-bar", role: "group", "aria-label": "Output" },
         this.searchBar.element,
         toggle("Wrap", "Wrap long lines", (on) => this.#wrap(on)),
         toggle("Times", "Show the time of each line", (on) => this.#times(on)),
@@ -170,29 +173,55 @@ class Viewer {
   // --- what comes ------------------------------------------------------------------
 
   async #follow() {
-    // From the beginning of a page, so that none is left with a gap before what comes.
-    const first = Math.max(0, Math.floor((this.total - 1) / PAGE)) * PAGE;
+    const { signal } = this.closing;
     try {
-      await this.source.follow(first, this.closing.signal, {
-        onLines: (lines) => this.#came(lines),
-        onConnection: (state) => this.#connection(state),
-      });
+      while (!(await this.#followInSight(signal))) {
+        await backInSight(signal, () => this.#refreshTask());
+        // Lines that came meanwhile are fetched when they are looked at.
+        await this.#refreshTask();
+        this.#grow(this.task.last);
+      }
       await this.#ended();
     } catch (error) {
       this.#failed(error);
     }
   }
 
+  /** Follow until the task has ended, or nobody looks: then it is false. */
+  async #followInSight(signal) {
+    const sight = outOfSight();
+    // From the beginning of a page, so that none is left with a gap before what comes.
+    const first = Math.max(0, Math.floor((this.total - 1) / PAGE)) * PAGE;
+    try {
+      await this.source.follow(first, AbortSignal.any([signal, sight.signal]), {
+        onLines: (lines) => this.#came(lines),
+        onConnection: (state) => this.#connection(state),
+      });
+      return true;
+    } catch (error) {
+      if (signal.aborted || !sight.signal.aborted) throw error;
+      return false;
+    } finally {
+      sight.close();
+    }
+  }
+
   #came(lines) {
     if (!lines.length) return;
     for (const [n, line] of lines) this.pages.put(n, line);
-    const was = this.total;
-    this.total = Math.max(this.total, lines.at(-1)[0] + 1);
     this.scroller.refreshFrom(lines[0][0]);
-    this.scroller.setTotal(this.total);
-    if (was === 0) this.#show();
-    this.#moved();
+    this.#grow(lines.at(-1)[0] + 1);
     this.#tell();
+  }
+
+  /** There are `total` lines or more. */
+  #grow(total) {
+    if (total > this.total) {
+      this.total = total;
+      this.scroller.setTotal(total);
+      this.#show();
+    }
+    this.#moved();
   }
 
   /** Tell the page how many lines there are, now and then; the rest when it changes. */
@@ -217,8 +246,7 @@ class Viewer {
 
   async #ended() {
     await this.#refreshTask();
-    this.total = Math.max(this.total, this.task.last);
-    this.scroller.setTotal(this.total);
+    this.#grow(this.task.last);
     this.searchBar.grown();
     this.#show();
     announce(`The task has ended: ${this.task.state}.`);
