@@ -11,9 +11,9 @@ import { showTask } from "./task.js";
 import { showTasks } from "./tasks.js";
 
 const VIEWS = [
-  [/^$/, showTasks, []],
-  [/^tasks\/([^/]+)$/, showTask, ["id"]],
-  [/^runs\/([^/]+)$/, showRun, ["id"]],
+  [/^$/, showTasks, null],
+  [/^tasks\/([^/]+)$/, showTask, "id"],
+  [/^runs\/([^/]+)$/, showRun, "id"],
 ];
 const FIRST_PAUSE = 1000; // milliseconds between two tries to reach the server; doubled up to the last
 const LAST_PAUSE = 15000;
@@ -28,6 +28,15 @@ let shownPlace = "";
 const place = () => location.pathname.slice(new URL(base).pathname.length);
 const placeAndQuery = () => place() + location.search;
 
+/** A part of the address as it was before it was encoded; what is not encoded rightly stands for itself. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function setBanner(text, kind = "warning") {
   if (banner.textContent === text) return;
   banner.className = `banner ${kind}`;
@@ -36,10 +45,10 @@ function setBanner(text, kind = "warning") {
 
 function show() {
   view.close();
-  for (const [pattern, open, names] of VIEWS) {
+  for (const [pattern, open, name] of VIEWS) {
     const match = pattern.exec(place());
     if (match) {
-      const variables = Object.fromEntries(names.map((name, index) => [name, decodeURIComponent(match[index + 1])]));
+      const variables = name ? { [name]: decoded(match[1]) } : {};
       shownPlace = placeAndQuery();
       view = open(container, { ...variables, session, navigate, setBanner });
       return;
@@ -105,8 +114,12 @@ events.addEventListener("signed-out", () => askForKey("Your session is over, or 
 document.getElementById("home").href = base; // the page's own is relative to where it was loaded
 document.getElementById("skip").addEventListener("click", () => container.focus());
 document.getElementById("sign-out").addEventListener("click", async () => {
-  await signOut();
-  askForKey("You are signed out.");
+  try {
+    await signOut();
+    askForKey("You are signed out.");
+  } catch (error) {
+    setBanner(`You are still signed in: ${error.message}.`);
+  }
 });
 
 async function start() {

@@ -32,7 +32,8 @@ export function showRun(container, { id, session, setBanner }) {
     } catch (error) {
       if (signal.aborted) return;
       if (run && !(error instanceof Refusal)) setBanner(`${error.message}. What you see may be out of date.`);
-      else fill(container, explain(error, id, () => feed.readAll()));
+      else fill(container, explain(error, id, () => read(signal)));
+      if (isGone(error)) feed.close(); // it would go on asking
     }
   }
 
@@ -191,9 +192,12 @@ function resultOnDemand(task) {
   return details;
 }
 
+/** Whether there is no such run, or it has no such id. */
+const isGone = (error) => error instanceof Refusal && [400, 404].includes(error.status);
+
 function explain(error, id, again) {
   const back = h("a", { href: base }, "All tasks");
-  if (error instanceof Refusal && [400, 404].includes(error.status)) {
+  if (isGone(error)) {
     return notice("No such run", h("p", {}, "There is no run ", h("code", {}, plain(id)), " that your key may see."), back);
   }
   const button = h("button", { type: "button", onclick: again }, "Try again");

@@ -4,12 +4,12 @@ import { Refusal, ask } from "./api.js";
 import { h, fill, setText } from "./dom.js";
 import { setTab } from "./tab.js";
 
-/** Who is signed in, or null. Rejects with Unreachable. */
+/** Who is signed in, or null. Rejects if that cannot be known now. */
 export async function currentSession() {
   try {
     return await ask("GET", "session", { expected: true });
   } catch (error) {
-    if (error instanceof Refusal) return null;
+    if (error instanceof Refusal && error.status === 401) return null;
     throw error;
   }
 }

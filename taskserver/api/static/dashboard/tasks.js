@@ -25,6 +25,7 @@ export function showTasks(container, { setBanner, navigate }) {
   let filter = readFilter(location.search);
   let rows = new Map(); // id → {task, element}
   let cursor = null;
+  let troubled = false;
   let news = new Map(); // what the feed told since the reading under way began: id → task, or null if it was deleted
 
   function query(more) {
@@ -38,6 +39,8 @@ export function showTasks(container, { setBanner, navigate }) {
     try {
       const page = await ask("GET", `tasks?${query({ limit })}`, { signal });
       if (asked !== filter) return;
+      if (troubled) setBanner("");
+      troubled = false;
       take(page, true);
     } catch (error) {
       if (!signal.aborted) explain(error);
@@ -95,7 +98,8 @@ export function showTasks(container, { setBanner, navigate }) {
       news.set(id, null);
       rows.delete(id);
     }
-    if (rows.size > had) announce(`${plural(rows.size - had, "new task")}`);
+    if (rows.size > had) announce(plural(rows.size - had, "new task"));
+    if (rows.size > had && rows.size > 2 * MOST) feed.readAll(); // a page that stays open for weeks holds the newest only
     show();
   }
 
@@ -116,7 +120,8 @@ export function showTasks(container, { setBanner, navigate }) {
 
   function explain(error) {
     const why = error instanceof Refusal && error.status === 403 ? "Sign in with a key that has the scope “read”." : "";
-    const again = h("button", { type: "button", onclick: () => feed.readAll() }, "Try again");
+    const again = h("button", { type: "button", onclick: () => read(leaving.signal) }, "Try again");
+    troubled = true;
     if (rows.size) setBanner(`${error.message}. What you see may be out of date.`);
     else fill(place, hint("The tasks cannot be shown", h("p", {}, plain(error.message), ". ", why), again));
   }
@@ -128,7 +133,7 @@ export function showTasks(container, { setBanner, navigate }) {
     rows = new Map();
     cursor = null;
     history.replaceState(null, "", listAddress(filter));
-    feed.readAll();
+    read(leaving.signal);
   }
 
   older.addEventListener("click", readOlder);
