@@ -25,7 +25,7 @@ JUMP = """async (last) => {
   await until(() => has(last));
   return performance.now() - begun;
 }"""
-# Fills what the viewer keeps several times over: stops at each share of the way, and goes on as soon as all rows are there.
+# Fills what the viewer keeps several times over. It goes on from a stop as soon as all rows are there.
 ALL = """async (stops) => {
   const { frame, nextFrame, complete } = probes;
   for (let stop = 0; stop <= stops; stop += 1) {
