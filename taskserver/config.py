@@ -24,6 +24,9 @@ MAX_TASK_WAIT = 20  # CONTRACTS A1: Posit Connect's bound on `wait`
 MAX_OUTPUT_WAIT = 55  # below the 60 s at which common proxies give up on an idle request
 MAX_OUTPUT_LIMIT = 10_000  # lines in one page of `/output`
 DEFAULT_OUTPUT_LIMIT = 1_000
+MAX_SEARCH_LENGTH = 1_000  # characters to look for
+MAX_SEARCH_LIMIT = 10_000  # line numbers in one answer of a search
+DEFAULT_SEARCH_LIMIT = 1_000
 MAX_LIST_LIMIT = 500
 DEFAULT_LIST_LIMIT = 50
 
@@ -106,6 +109,18 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Searching:
+    """What one request may look through; the next one goes on there."""
+
+    scan_bytes: int = 16 * MIB
+    """As stored: 200,000 ordinary lines, some 50 ms."""
+    seconds: float = 0.5
+    """For output that is slow to read, such as very short lines that came one by one."""
+    at_once: int = 2
+    """Searches in one process; others wait their turn: each has a processor's core to itself for its time."""
+
+
+@dataclass(frozen=True)
 class Timing:
     """Clocks of the background work; tests make them short."""
 
@@ -175,3 +190,4 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     timing: Timing = field(default_factory=Timing)
     memory: Memory = field(default_factory=Memory)
+    searching: Searching = field(default_factory=Searching)

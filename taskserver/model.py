@@ -219,12 +219,17 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    """Which tasks to list; None means any. ``name`` and the labels match exactly."""
+    """Which tasks to list; None means any. ``name`` and the labels match exactly.
+
+    ``text`` is to stand in the name, in the id or in a label as ``name=value``;
+    of the letters A to Z the case does not matter.
+    """
 
     owner: str | None = None
     state: TaskState | None = None
     name: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    text: str | None = None
 
 
 def now_us() -> int:

@@ -21,6 +21,7 @@ from functools import lru_cache
 
 from taskserver.config import KIB
 from taskserver.encoding import cut, dumps, isotime, json_pieces, raw_text, side_runs
+from taskserver.escapes import strip_escapes
 from taskserver.model import Chunk, Stream, Task
 
 RETRY_MS = (1000, 3000)  # clients of a restarted server come back spread over this time
@@ -86,6 +87,11 @@ def _nothing(*_: object) -> bytes:
 def text_lines(chunks: Sequence[Chunk]) -> bytes:
     """The lines as they were printed."""
     return b"\n".join([*map(raw_text, chunks), b""])
+
+
+def plain_lines(chunks: Sequence[Chunk]) -> bytes:
+    """The lines without their escape codes."""
+    return strip_escapes(text_lines(chunks).decode()).encode()
 
 
 def ndjson_lines(chunks: Sequence[Chunk]) -> bytes:
@@ -163,6 +169,7 @@ def sse_end(task: Task) -> bytes:
 
 
 TEXT = Encoder("text", "text/plain; charset=utf-8", _nothing, text_lines, _nothing, _nothing)
+PLAIN = Encoder("plain", TEXT.content_type, _nothing, plain_lines, _nothing, _nothing)
 NDJSON = Encoder("ndjson", "application/x-ndjson", _nothing, ndjson_lines, _nothing, ndjson_end)
 SSE = Encoder("sse", "text/event-stream", sse_begin, sse_lines, sse_idle, sse_end)
 ENCODERS = {encoder.name: encoder for encoder in (TEXT, NDJSON, SSE)}

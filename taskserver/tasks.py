@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from taskserver.config import Settings
@@ -26,6 +28,7 @@ from taskserver.model import (
     now_us,
 )
 from taskserver.retention import pruned
+from taskserver.searching import Found, Needle
 from taskserver.store import Appended, Change, Ended, Store
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
@@ -65,6 +68,8 @@ class Tasks:
         self._waits = waits
         self._meters = waits.meters
         self._limits = settings.limits
+        self._searching = settings.searching
+        self._searches = asyncio.Semaphore(settings.searching.at_once)
         self._clock = clock
         self._live: LiveLogs[str, Task] = LiveLogs(store, settings.memory)
 
@@ -191,7 +196,7 @@ class Tasks:
         """The caller's tasks (an admin's: everybody's), newest first; see ``Store.list_tasks``."""
         caller.require(Scope.READ)
         if not caller.is_admin:
-            where = TaskFilter(caller.owner, where.state, where.name, where.labels)
+            where = replace(where, owner=caller.owner)
         return await self._store.list_tasks(where, limit, before)
 
     async def wait_end(self, caller: Caller, task_id: str, first: int, timeout: float) -> Task:
@@ -241,6 +246,30 @@ class Tasks:
                 del page
         if first < end:
             raise _deleted(task)
+
+    async def search(self, caller: Caller, task_id: str, needle: Needle, first: int, limit: int) -> Found:
+        """The lines from ``first`` on that match: at most ``limit`` of them, or with 0 only how many.
+
+        Looks at a bounded part of the output, and in threads: the caller goes on
+        at ``Found.end``. Raises TaskNotFound, FirstBeyondOutput.
+        """
+        async with self._searches:
+            task = check_first(await self.get(caller, task_id), first)
+            end, size, count, lines = first, 0, 0, list[int]()
+            give_up = time.monotonic() + self._searching.seconds
+            async with aclosing(self.pages(task, first, task.last)) as pages:
+                async for page in pages:
+                    matching = await asyncio.to_thread(needle.lines, page.chunks)
+                    end, count = page.end, count + len(matching)
+                    size += sum(len(chunk.payload) for chunk in page.chunks)
+                    if limit:
+                        lines += matching
+                        if count >= limit:
+                            del lines[limit:]
+                            return Found(task, first, lines[-1] + 1, limit, lines)
+                    if size >= self._searching.scan_bytes or time.monotonic() >= give_up:
+                        break
+            return Found(task, first, end, count, lines)
 
     async def follow(
         self, caller: Caller, task_id: str, first: int, heartbeat: float, waiter: Waiter = Waiter.STREAM

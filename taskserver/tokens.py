@@ -1,25 +1,40 @@
 """Tokens: proofs for a limited time that their bearer was shown an API key (JSON Web Tokens, RFC 7519).
 
 A token names its key and is signed with a secret of the server's. It is worth
-what its key is worth: it has no rights of its own and dies with the key.
+what its key is worth: it has no rights of its own and dies with the key. There
+are two kinds, neither of which passes for the other: Airflow's, and browser
+sessions, which say so in their audience.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import jwt
 
 from taskserver.errors import BadCredential, TokenExpired
-from taskserver.keys import Caller, Keys
-from taskserver.model import MICROSECONDS, now_us
+from taskserver.keys import VERIFIED_KEYS, Caller, Keys
+from taskserver.model import MICROSECONDS, Scope, now_us
 from taskserver.store import Store
 
 TOKEN_LIFETIME = 24 * 3600  # seconds; Airflow's default
+SESSION_LIFETIME = 7 * 24 * 3600  # seconds; a wall display is signed in to once a week
+SESSION_AUDIENCE = "session"
 ALGORITHM = "HS256"
 SIGNING_SECRET = "token"  # noqa: S105 - the name under which the store keeps it
 SIGNING_SECRET_BYTES = 32  # RFC 7518, 3.2: as many as the hash has
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser that was shown an API key. ``expires_at``: when it ends at the latest, in microseconds."""
+
+    caller: Caller
+    expires_at: int
 
 
 class Tokens:
@@ -31,8 +46,9 @@ class Tokens:
         self._store = store
         self._keys = keys
         self._clock = clock
-        self._lifetime_us = round(lifetime * MICROSECONDS)
+        self._lifetime = lifetime
         self._signing_secret: bytes | None = None
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     async def issue(self, name: str, secret: str) -> str:
         """A token for who holds the API key ``secret``, whose name is ``name``.
@@ -43,11 +59,7 @@ class Tokens:
         caller = await self._keys.verify(secret)
         if caller.name != name:
             raise BadCredential("there is no valid API key of this name")
-        ends = self._clock() + self._lifetime_us
-        if caller.expires_at is not None:
-            ends = min(ends, caller.expires_at)
-        claims = {"sub": caller.key_id, "exp": ends // MICROSECONDS}
-        return jwt.encode(claims, await self._secret(), ALGORITHM)
+        return await self._sign(caller, self._ends(caller, self._lifetime))
 
     async def verify(self, token: str) -> Caller:
         """Who holds the key that a token was issued for; an API key counts as a token for itself.
@@ -58,18 +70,73 @@ class Tokens:
         if not token.isascii() or token.count(".") != 2:
             return await self._keys.verify(token)
         try:
-            # The time is looked at below, by the clock that everything else here goes by.
-            claims = jwt.decode(
-                token, await self._secret(), [ALGORITHM], options={"require": ["sub", "exp"], "verify_exp": False}
-            )
+            claims = await self._claims(token)
         except (jwt.InvalidTokenError, RecursionError):
             return await self._keys.verify(token)  # an operator's own key may have dots too
         if claims["exp"] * MICROSECONDS <= self._clock():
             raise TokenExpired("the token has expired; get another one")
         return await self._keys.verify_id(claims["sub"])
 
+    # --- sessions ------------------------------------------------------------------
+
+    async def open_session(self, secret: str) -> tuple[Session, str]:
+        """A session for who holds the API key ``secret``, and its token.
+
+        It ends with the key if that expires earlier. Raises BadCredential, and
+        Forbidden if the key may not read: there would be nothing to see.
+        """
+        caller = await self._keys.verify(secret)
+        caller.require(Scope.READ)
+        ends = self._ends(caller, SESSION_LIFETIME)
+        token = await self._sign(caller, ends, aud=SESSION_AUDIENCE)
+        return Session(caller, ends * MICROSECONDS), token
+
+    async def verify_session(self, token: str) -> Caller:
+        """Who a session belongs to. Raises BadCredential if it is none of ours, is over, or its key is no good."""
+        known = self._sessions.get(token)
+        if known is None:
+            try:
+                claims = await self._claims(token, SESSION_AUDIENCE)
+            except (jwt.InvalidTokenError, RecursionError, UnicodeError):
+                raise _no_session() from None
+            known = Session(await self._keys.verify_id(claims["sub"]), claims["exp"] * MICROSECONDS)
+            self._sessions[token] = known
+            if len(self._sessions) > VERIFIED_KEYS:
+                self._sessions.popitem(last=False)
+        elif self._store.behind:  # its key may have been revoked through another process
+            await self._store.catch_up()
+        if known.expires_at <= self._clock():
+            raise _no_session()
+        known.caller.check()
+        return known.caller
+
+    def recall_session(self, token: str) -> Caller | None:
+        """The same if the session is in memory and not over; its key may be revoked or expired since."""
+        known = None if self._store.behind else self._sessions.get(token)
+        return None if known is None or known.expires_at <= self._clock() else known.caller
+
+    # --- plumbing ------------------------------------------------------------------
+
+    def _ends(self, caller: Caller, lifetime: float) -> int:
+        """When a new token of a key ends, in whole seconds since 1970."""
+        ends = self._clock() + round(lifetime * MICROSECONDS)
+        return (ends if caller.expires_at is None else min(ends, caller.expires_at)) // MICROSECONDS
+
+    async def _sign(self, caller: Caller, ends: int, **more: str) -> str:
+        return jwt.encode({"sub": caller.key_id, "exp": ends, **more}, await self._secret(), ALGORITHM)
+
+    async def _claims(self, token: str, audience: str | None = None) -> Mapping[str, Any]:
+        """What a token of ours for this audience says. Raises jwt.InvalidTokenError if it is none."""
+        # The time is looked at by the clock that everything else here goes by.
+        options: Any = {"require": ["sub", "exp"], "verify_exp": False}
+        return jwt.decode(token, await self._secret(), [ALGORITHM], options=options, audience=audience)
+
     async def _secret(self) -> bytes:
         if self._signing_secret is None:
             fresh = secrets.token_bytes(SIGNING_SECRET_BYTES)
             self._signing_secret = await self._store.keep_secret(SIGNING_SECRET, fresh)
         return self._signing_secret
+
+
+def _no_session() -> BadCredential:
+    return BadCredential("the session is over; sign in again")

@@ -10,8 +10,9 @@ from aiohttp import web
 from marshmallow import INCLUDE, Schema, fields
 
 from taskserver.web.failures import NoSuchEndpoint
+from taskserver.web.files import REVALIDATE, revalidated
 from taskserver.web.openapi import DOCUMENT, OPENAPI_VERSION
-from taskserver.web.rooms import Answer, Route
+from taskserver.web.rooms import NOT_MODIFIED, Answer, Route
 
 FOLDER = Path(__file__).with_name("static")
 OUR_SCRIPT = "docs.js"
@@ -23,8 +24,6 @@ FILES = {
 }
 """What the page consists of, and its content types."""
 
-# Asked for again each time, and answered with 304 as long as it is the same: an upgrade shows at once.
-REVALIDATE = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
 PAGE_HEADERS = {
     **REVALIDATE,
     "Content-Type": "text/html; charset=utf-8",
@@ -51,12 +50,7 @@ class OpenApi(Schema):
 async def get_document(request: web.Request) -> web.StreamResponse:
     """This API as an OpenAPI document."""
     document = request.app[DOCUMENT]
-    response = web.Response(body=document.body, content_type="application/json", headers=REVALIDATE)
-    response.etag = document.etag
-    if any(tag.value in (document.etag, "*") for tag in request.if_none_match or ()):
-        response.set_status(304)
-        response.body = None
-    return response
+    return revalidated(request, document.body, document.etag, {"Content-Type": "application/json"})
 
 
 async def get_page(request: web.Request) -> web.StreamResponse:
@@ -78,8 +72,6 @@ def swagger_ui() -> Path:
     """Where Swagger UI's files lie. Of the package that brings them nothing is imported: it would import Flask."""
     return Path(str(distribution("flask-swagger-ui").locate_file("flask_swagger_ui/dist")))
 
-
-NOT_MODIFIED = Answer(304, about="The client has this version already.")
 
 DOCS_ROUTES = (
     Route("GET", "/openapi.json", get_document, None, answers=(Answer(schema=OpenApi()), NOT_MODIFIED)),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from aiohttp import HttpVersion11, web
 
 from taskserver.api.airflow import airflow_rooms
+from taskserver.api.dashboard import DASHBOARD_ROUTES
 from taskserver.api.docs import DOCS_ROUTES
 from taskserver.api.executions import executions_room
 from taskserver.api.health import health_room
@@ -16,6 +17,7 @@ from taskserver.api.tasks import tasks_room
 from taskserver.audience import Audiences
 from taskserver.board import Board
 from taskserver.config import Settings
+from taskserver.feed import Feed
 from taskserver.keys import Keys
 from taskserver.runs import Runs
 from taskserver.store import AnyChange, Change, RunChange, Store
@@ -55,6 +57,7 @@ def make_services(
     tasks = Tasks(store, wakeup, waits, settings)
     runs = Runs(store, wakeup, waits, settings)
     keys = Keys(store, wakeup)
+    feed = Feed(store, wakeup)
     keeper = None
     if upkeep:
         keeper = Upkeep(store, settings.timing, meters=board.meters, keep_finished=settings.keep_finished)
@@ -63,6 +66,7 @@ def make_services(
         tasks.committed([change for change in changes if isinstance(change, Change)])
         runs.committed([change for change in changes if isinstance(change, RunChange)])
         keys.committed(changes)
+        feed.committed(changes)
         if keeper is not None:
             keeper.committed(changes)
 
@@ -70,13 +74,13 @@ def make_services(
     tokens, audiences = Tokens(store, keys), Audiences(waits)
     throttle, sign_ins = Throttle(settings.limits), SignIns(settings.limits)
     return Services(
-        settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, keeper, throttle, sign_ins, board
+        settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, feed, keeper, throttle, sign_ins, board
     )
 
 
 def make_rooms(*, open_metrics: bool = False) -> tuple[list[Room], Room]:
     """The room of each protocol, and the one of what belongs to none."""
-    other = health_room(metrics_route(open_to_all=open_metrics), *DOCS_ROUTES)
+    other = health_room(metrics_route(open_to_all=open_metrics), *DASHBOARD_ROUTES, *DOCS_ROUTES)
     return [tasks_room(), *airflow_rooms(), executions_room()], other
 
 
@@ -130,6 +134,7 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
         await services.upkeep.start()
     yield
     services.waits.drain()
+    services.feed.close()
     if services.upkeep is not None:
         await services.upkeep.close()
     await services.wakeup.close()

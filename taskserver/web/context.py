@@ -9,6 +9,7 @@ from aiohttp import web
 from taskserver.audience import Audiences
 from taskserver.board import Board
 from taskserver.config import Settings
+from taskserver.feed import Feed
 from taskserver.keys import Actor, Caller, Keys
 from taskserver.runs import Runs
 from taskserver.store import Store
@@ -35,6 +36,7 @@ class Services:
     keys: Keys
     tokens: Tokens
     audiences: Audiences
+    feed: Feed
     upkeep: Upkeep | None
     throttle: Throttle
     sign_ins: SignIns

@@ -66,7 +66,7 @@ class Number(fields.Float):
 
 
 def body_text(max_length: int, min_length: int | None = None, **kwargs: Any) -> fields.String:
-    """A text of a body: bounded, and without NUL, which not every database can keep."""
+    """A text for the database: bounded, and without NUL, which not every one can keep."""
     return fields.String(validate=[validate.Length(min_length, max_length), _no_nul], **kwargs)
 
 

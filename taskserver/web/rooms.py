@@ -57,6 +57,9 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+NOT_MODIFIED = Answer(304, about="The client has this version already.")
+
+
 @dataclass(frozen=True)
 class Route:
     """One endpoint.

@@ -172,9 +172,17 @@ class TestText:
             answer = await text(api, task_id)
             assert (answer.status, answer.body) == (200, b"")
 
-    async def test_it_is_not_paged(self, api: Api) -> None:
+    async def test_it_is_not_paged_unless_a_limit_says_so(self, api: Api) -> None:
         task_id = await api.done(*map(str, range(5000)))
-        assert (await text(api, task_id, limit=10)).text == "".join(f"{number}\n" for number in range(5000))
+        assert (await text(api, task_id)).text == "".join(f"{number}\n" for number in range(5000))
+        assert (await text(api, task_id, first=7, limit=3)).text == "7\n8\n9\n"
+        assert (await text(api, task_id, first=4999, limit=3)).text == "4999\n"
+
+    async def test_escape_codes_are_left_out_on_request(self, api: Api) -> None:
+        task_id = await api.done("\x1b[31mred\x1b[0m", "10%\r20%", "\x1b]0;title\x07plain ✓")
+        assert (await text(api, task_id, escapes="false")).text == "red\n10%\r20%\nplain ✓\n"
+        assert (await text(api, task_id, escapes="false", follow="true")).text == "red\n10%\r20%\nplain ✓\n"
+        assert (await text(api, task_id, first=2)).text == "\x1b]0;title\x07plain ✓\n"
 
     async def test_without_follow_it_does_not_wait(self, api: Api) -> None:
         task_id = await api.create("a")

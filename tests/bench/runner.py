@@ -48,7 +48,7 @@ async def run(figures: Sequence[Figure], bench: Bench, rounds: int, say: Say) ->
     results = []
     for figure in figures:
         yardsticks = figure.yardsticks(bench)
-        trouble, start = _not_enough_files(figure), time.monotonic()
+        trouble, start = figure.missing(bench) or _not_enough_files(figure), time.monotonic()
         done: list[Round] = []
         if not trouble:
             try:

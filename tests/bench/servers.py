@@ -93,6 +93,7 @@ class Bench:
         durable_streams: the folder in which npm has installed @durable-streams/server, if it is there.
         build: a shell command whose output is stored, in the place of our own build.
         postgres: the PostgreSQL on which figures about it make schemas for themselves.
+        browser: a Chromium that shows the dashboard, if there is one.
     """
 
     folder: Path
@@ -102,6 +103,7 @@ class Bench:
     durable_streams: Path | None = None
     build: str | None = None
     postgres: PostgresServer | None = None
+    browser: Path | None = None
 
     def scaled(self, count: int) -> int:
         """How many of something that is stored by the million."""

@@ -141,18 +141,45 @@ class TestList:
     async def test_filters_match_exactly_and_all_of_them(
         self, store: Store, where: TaskFilter, expected: list[str]
     ) -> None:
-        await create(store, "a", owner="ann", name="make", labels={"branch": "main"})
-        await create(store, "b", owner="bob", name="make", labels={"a.b[0]'\"": "$.c", "branch": "dev"})
-        await create(store, "c", owner="ann", name="test", labels={"branch": "main", "os": "linux"})
-        await create(store, "d", owner="bob")
-        await store.finish("b", SUCCESS, NOW)
-        await store.finish("c", SUCCESS, NOW)
+        await self.create_four(store)
         found = await store.list_tasks(where, 10)
         assert [task.id for task in found] == expected
         paged = [
             task for log in [None, *(task.log for task in found)] for task in await store.list_tasks(where, 1, log)
         ]
         assert paged == found
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("mak", ["b", "a"]),
+            ("MAKE", ["b", "a"]),
+            ("st", ["c"]),
+            ("D", ["d", "b"]),
+            ("branch=", ["c", "b", "a"]),
+            ("Branch=MAI", ["c", "a"]),
+            ("main", ["c", "a"]),
+            ("'\"=$.", ["b"]),
+            ("=", ["c", "b", "a"]),
+            ("%", []),
+            ("_", []),
+            ("branchmain", []),
+            ("", ["d", "c", "b", "a"]),
+        ],
+    )
+    async def test_a_text_may_stand_in_name_id_or_a_label(self, store: Store, text: str, expected: list[str]) -> None:
+        await self.create_four(store)
+        assert [task.id for task in await store.list_tasks(TaskFilter(text=text), 10)] == expected
+        anns = [task.id for task in await store.list_tasks(TaskFilter(owner="ann", text=text), 10)]
+        assert anns == [task_id for task_id in expected if task_id in "ac"]
+
+    async def create_four(self, store: Store) -> None:
+        await create(store, "a", owner="ann", name="make", labels={"branch": "main"})
+        await create(store, "b", owner="bob", name="make", labels={"a.b[0]'\"": "$.c", "branch": "dev"})
+        await create(store, "c", owner="ann", name="test", labels={"branch": "main", "os": "linux"})
+        await create(store, "d", owner="bob")
+        await store.finish("b", SUCCESS, NOW)
+        await store.finish("c", SUCCESS, NOW)
 
 
 class TestHeartbeat:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from tests.bench import runner
 from tests.bench.__main__ import main
 from tests.bench.archive import TASK, Archive
+from tests.bench.browser import browser_version
 from tests.bench.figure import CLIENT_CPU
 from tests.bench.figures import all_figures
 from tests.bench.figures.follow import Pages, Stream
@@ -111,6 +112,14 @@ class TestRunner:
         assert (fine.trouble, len(fine.rounds)) == ("", 1)
         assert any(broken.trouble in line for line in said)
         assert any(crowded.trouble in line for line in said)
+
+    async def test_a_figure_that_lacks_its_software_says_so(self, bench: Bench, tmp_path: Path) -> None:
+        browser = [figure for figure in all_figures() if figure.name.startswith("browser")]
+        assert len(browser) == 2
+        for measured in await run(browser, bench, 1, lambda _: None):
+            assert "--browser" in measured.trouble
+        assert all(not figure.missing(Bench(tmp_path, 1.0, browser=Path("chromium"))) for figure in browser)
+        assert [figure.name for figure in all_figures() if figure.missing(bench)] == [one.name for one in browser]
 
     @pytest.mark.parametrize(("own", "others"), [(3.0, False), (2.0, True)])
     def test_own_work_is_not_taken_for_that_of_others(
@@ -321,6 +330,10 @@ class TestRivals:
         folder.mkdir(parents=True)
         (folder / "package.json").write_text('{"name": "@durable-streams/server", "version": "0.3.7"}')
         assert durable_streams_version(tmp_path) == "0.3.7"
+
+    def test_a_program_that_is_no_browser_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(LoadError, match="cannot run"):
+            browser_version(tmp_path / "chromium")
 
     def program(self, folder: Path, says: str) -> Path:
         program = folder / "nginx"

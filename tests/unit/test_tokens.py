@@ -7,11 +7,11 @@ import asyncio
 import jwt
 import pytest
 
-from taskserver.errors import BadCredential, TokenExpired
+from taskserver.errors import BadCredential, Forbidden, TokenExpired
 from taskserver.keys import Keys
 from taskserver.model import MICROSECONDS, Scope
 from taskserver.store import Store
-from taskserver.tokens import TOKEN_LIFETIME, Tokens
+from taskserver.tokens import SESSION_LIFETIME, TOKEN_LIFETIME, Tokens
 from taskserver.wakeup import LocalWakeup
 from tests.unit.clock import NOW, Clock
 
@@ -101,3 +101,58 @@ async def test_claims_that_we_did_not_make(store: Store, tokens: Tokens, claims:
     secret = await store.keep_secret("token", b"s" * 32)
     with pytest.raises(BadCredential):
         await tokens.verify(jwt.encode(claims, secret, "HS256"))
+
+
+async def test_a_session_is_worth_what_its_key_is_worth(keys: Keys, tokens: Tokens) -> None:
+    _, secret = await keys.issue("ci", [Scope.READ])
+    session, token = await tokens.open_session(secret)
+    assert tokens.recall_session(token) is None, "not known before it was shown"
+    assert await tokens.verify_session(token) is session.caller is await keys.verify(secret)
+    assert tokens.recall_session(token) is session.caller
+    assert await tokens.verify_session(token) is session.caller
+
+
+async def test_a_session_lasts_a_week_known_or_not(store: Store, keys: Keys, tokens: Tokens, clock: Clock) -> None:
+    _, secret = await keys.issue("ci", [Scope.READ])
+    session, token = await tokens.open_session(secret)
+    clock.pass_seconds(SESSION_LIFETIME - 1)
+    assert await tokens.verify_session(token)
+    clock.pass_seconds(1)
+    assert session.expires_at == clock()
+    assert tokens.recall_session(token) is None
+    for server in (tokens, Tokens(store, keys, clock)):
+        with pytest.raises(BadCredential):
+            await server.verify_session(token)
+
+
+async def test_a_session_ends_with_its_key_and_dies_with_it(keys: Keys, tokens: Tokens, clock: Clock) -> None:
+    key, secret = await keys.issue("ci", [Scope.READ], expires_at=NOW + 10 * MICROSECONDS)
+    session, token = await tokens.open_session(secret)
+    assert session.expires_at == NOW + 10 * MICROSECONDS
+    assert await tokens.verify_session(token)
+    await keys.revoke(key.id)
+    with pytest.raises(BadCredential):
+        await tokens.verify_session(token)
+
+
+async def test_a_session_survives_a_restart(store: Store, keys: Keys, tokens: Tokens, clock: Clock) -> None:
+    _, secret = await keys.issue("ci", [Scope.READ])
+    _, token = await tokens.open_session(secret)
+    after = Tokens(store, Keys(store, LocalWakeup(), clock), clock)
+    assert (await after.verify_session(token)).name == "ci"
+
+
+async def test_a_session_and_a_token_do_not_pass_for_each_other(keys: Keys, tokens: Tokens) -> None:
+    _, secret = await keys.issue("ci", [Scope.READ])
+    _, session = await tokens.open_session(secret)
+    with pytest.raises(BadCredential):
+        await tokens.verify(session)
+    for token in (await tokens.issue("ci", secret), secret, "", "é", "a.b.c"):
+        with pytest.raises(BadCredential):
+            await tokens.verify_session(token)
+
+
+async def test_who_may_not_read_gets_no_session(keys: Keys, tokens: Tokens) -> None:
+    _, secret = await keys.issue("ci", [Scope.WRITE])
+    with pytest.raises(Forbidden):
+        await tokens.open_session(secret)

@@ -48,6 +48,15 @@ class TriggerHeaders(Schema):
     )
 
 
+class ChangesHeaders(Schema):
+    """``GET /changes``"""
+
+    last_event_id = fields.String(
+        data_key="Last-Event-ID",
+        metadata={"description": "The `id` of the last event seen.", "examples": ["a1b2c3d4-7"]},
+    )
+
+
 class CallHeaders(TriggerHeaders, ResultHeaders):
     """``POST /dags/{dag_id}/run``"""
 
@@ -121,6 +130,17 @@ class OutputPage(AnswerSchema):
     last = fields.Integer(required=True, metadata={"description": "where the next page begins"})
     finished = fields.Boolean(required=True)
     output = fields.List(fields.String(), required=True)
+
+
+class SearchPage(AnswerSchema):
+    """What a search found in a part of the output."""
+
+    first = fields.Integer(required=True)
+    next = fields.Integer(required=True, metadata={"description": "where the next search goes on"})
+    last = fields.Integer(required=True, metadata={"description": "the number of lines so far"})
+    finished = fields.Boolean(required=True)
+    count = fields.Integer(required=True, metadata={"description": "the number of lines before `next` that match"})
+    lines = fields.List(fields.Integer(), required=True)
 
 
 class CancelRequested(AnswerSchema):
@@ -211,6 +231,16 @@ class RunResult(AnswerSchema):
 
 
 # --- keys ----------------------------------------------------------------------
+
+
+class Session(AnswerSchema):
+    """The API key behind a request."""
+
+    id = fields.String(required=True)
+    name = fields.String(required=True)
+    owner = fields.String(required=True)
+    scopes = fields.List(fields.String(validate=one_of(Scope)), required=True)
+    expires_at = _nullable(fields.DateTime)
 
 
 class Key(AnswerSchema):

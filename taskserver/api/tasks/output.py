@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -14,9 +15,10 @@ from taskserver.api.tasks.answers import json_head, preferred_head
 from taskserver.api.tasks.prefer import preferred_wait
 from taskserver.api.tasks.schemas import FORMATS, OutputQuery
 from taskserver.api.tasks.subjects import Tail, TaskOutput, current, lines_once, page_body
+from taskserver.config import DEFAULT_OUTPUT_LIMIT
 from taskserver.errors import BadParameter
-from taskserver.model import Task
-from taskserver.streams import ENCODERS, SSE, Encoder, parse_event_id, portions
+from taskserver.model import Task, TaskState
+from taskserver.streams import ENCODERS, PLAIN, SSE, TEXT, Encoder, parse_event_id, portions
 from taskserver.tasks import check_first
 from taskserver.web.context import caller, services
 from taskserver.web.params import query
@@ -45,12 +47,24 @@ async def get_output(request: web.Request) -> web.StreamResponse:
     task = await tasks.wait_output(caller(request), task_id, first, 0)
     if end_seen and task.finished and first == task.last:
         return web.Response(status=204, headers=NO_STORE)  # what makes an EventSource stay away
-    return await _stream(request, ENCODERS[chosen], task, first, args["follow"])
+    encoder = ENCODERS[chosen]
+    if encoder is TEXT and not args["escapes"]:
+        encoder = PLAIN
+    if args["follow"] or encoder is SSE:
+        return await _stream(request, encoder, _follow(request, encoder, task, first), LIVE)
+    if args["limit"] is not None:
+        task = _up_to(task, first + args["limit"])
+    return await _stream(request, encoder, _all(request, encoder, task, first), NO_STORE)
+
+
+def _up_to(task: Task, end: int) -> Task:
+    """A task as if its output went to line ``end`` only: who gets no more must not be told of its end."""
+    return task if end >= task.last else replace(task, state=TaskState.RUNNING, code=0, error="", last=end)
 
 
 async def _json_page(request: web.Request, first: int, args: dict[str, Any]) -> web.StreamResponse:
     core, who, task_id = services(request), caller(request), request.match_info["id"]
-    wait, limit, head = args["wait"], args["limit"], json_head()
+    wait, limit, head = args["wait"], args["limit"] or DEFAULT_OUTPUT_LIMIT, json_head()
     if wait is None and (preferred := preferred_wait(request)) is not None:
         wait = preferred
         head = preferred_head(wait)
@@ -70,11 +84,11 @@ async def _json_page(request: web.Request, first: int, args: dict[str, Any]) -> 
     return Prepared(head, await page_body(core, task, first, limit))
 
 
-async def _stream(request: web.Request, encoder: Encoder, task: Task, first: int, follow: bool) -> web.StreamResponse:
-    follow = follow or encoder is SSE
-    parts = _follow(request, encoder, task, first) if follow else _all(request, encoder, task, first)
+async def _stream(
+    request: web.Request, encoder: Encoder, parts: AsyncGenerator[bytes, None], headers: Mapping[str, str]
+) -> web.StreamResponse:
     async with aclosing(parts):
-        return await stream(request, parts, encoder.content_type, LIVE if follow else NO_STORE)
+        return await stream(request, parts, encoder.content_type, headers)
 
 
 async def _all(request: web.Request, encoder: Encoder, task: Task, first: int) -> AsyncGenerator[bytes, None]:

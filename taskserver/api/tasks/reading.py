@@ -73,7 +73,7 @@ async def list_tasks(request: web.Request) -> web.StreamResponse:
     if len(labels) < len(wanted):  # one label cannot have two values
         return json_answer({"tasks": [], "cursor": None})
     state = None if args["state"] is None else TaskState(args["state"])
-    where = TaskFilter(state=state, name=args["name"], labels=labels)
+    where = TaskFilter(state=state, name=args["name"], labels=labels, text=args["text"] or None)
     # One more than asked for tells whether there is a next page.
     tasks = await services(request).tasks.list(caller(request), where, args["limit"] + 1, args["cursor"])
     shown = tasks[: args["limit"]]

@@ -11,7 +11,7 @@ from taskserver.api.tasks.answers import JSON
 from taskserver.api.tasks.routes import ROUTES
 from taskserver.errors import TaskServerError
 from taskserver.web import failures
-from taskserver.web.auth import api_key, known_api_key
+from taskserver.web.auth import key_or_session, known_key_or_session
 from taskserver.web.rooms import API_KEY_SECURITY, Room
 from taskserver.web.streaming import NO_STORE
 
@@ -62,9 +62,9 @@ def tasks_room() -> Room:
         "tasks",
         ("/v1", "/__api__/v1"),
         ROUTES,
-        api_key,
+        key_or_session,
         refuse,
-        recall=known_api_key,
+        recall=known_key_or_session,
         about="Tasks, their output, dags and runs: Posit Connect's task API and our own.",
         error=described.Failure(),
         security=API_KEY_SECURITY,

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from taskserver import errors
-from taskserver.api.tasks import dags, described, ingest, keys, output, producing, reading, results, retention, runs
+from taskserver.api.tasks import (
+    changes,
+    dags,
+    described,
+    ingest,
+    keys,
+    output,
+    producing,
+    reading,
+    results,
+    retention,
+    runs,
+    search,
+    session,
+)
 from taskserver.api.tasks.schemas import FORMATS
 from taskserver.model import Scope
 from taskserver.web.rooms import Answer, Route
 
 TASK, DAG, RUN, KEY = described.Task(), described.Dag(), described.Run(), described.Key()
+SESSION = described.Session()
 CANCEL_REQUESTED = described.CancelRequested()
 OUTPUT = (
     Answer(schema=described.OutputPage(), types=tuple(FORMATS[name] for name in ("text", "ndjson", "sse"))),
@@ -52,6 +67,15 @@ ROUTES = (
         headers=described.OutputHeaders(),
         answers=OUTPUT,
         fails=READ_FAILS,
+    ),
+    Route(
+        "GET",
+        "/tasks/{id}/output/search",
+        search.search_output,
+        Scope.READ,
+        query=search.SEARCH_QUERY,
+        answers=(Answer(schema=described.SearchPage()),),
+        fails=(errors.TaskNotFound, errors.FirstBeyondOutput),
     ),
     Route(
         "GET",
@@ -124,6 +148,16 @@ ROUTES = (
         Scope.WRITE,
         answers=(Answer(204),),
         fails=(errors.TaskNotFound, errors.TaskNotFinished),
+    ),
+    Route(
+        "GET",
+        "/changes",
+        changes.get_changes,
+        Scope.READ,
+        query=changes.CHANGES_QUERY,
+        headers=described.ChangesHeaders(),
+        answers=(Answer(types=("text/event-stream",)),),
+        fails=(errors.RunNotFound, errors.TooManyWaiters),
     ),
     Route("GET", "/dags", dags.list_dags, Scope.READ, answers=(Answer(schema=described.DagList()),)),
     Route(
@@ -232,6 +266,24 @@ ROUTES = (
         fails=(errors.RunNotFound,),
     ),
     Route("DELETE", "/runs/{id}", runs.delete_run, Scope.WRITE, answers=(Answer(204),), fails=(errors.RunNotFound,)),
+    Route(
+        "POST",
+        "/session",
+        session.create_session,
+        None,
+        body=session.SESSION,
+        answers=(Answer(schema=SESSION, headers={"Set-Cookie": "the session"}),),
+        fails=(errors.BadCredential, errors.Forbidden, errors.StoreUnavailable),
+    ),
+    Route("GET", "/session", session.get_session, Scope.READ, answers=(Answer(schema=SESSION),)),
+    Route(
+        "DELETE",
+        "/session",
+        session.delete_session,
+        None,
+        answers=(Answer(204, headers={"Set-Cookie": "an end of the session"}),),
+        fails=(errors.Forbidden,),
+    ),
     Route("GET", "/keys", keys.list_keys, Scope.ADMIN, answers=(Answer(schema=described.KeyList()),)),
     Route(
         "POST",

@@ -12,6 +12,7 @@ from marshmallow import Schema, ValidationError, fields, post_load, pre_load, va
 from taskserver.config import (
     DEFAULT_LIST_LIMIT,
     DEFAULT_OUTPUT_LIMIT,
+    DEFAULT_SEARCH_LIMIT,
     MAX_CODE,
     MAX_ERROR_LENGTH,
     MAX_KEEP_FINISHED,
@@ -23,6 +24,8 @@ from taskserver.config import (
     MAX_NAME_LENGTH,
     MAX_OUTPUT_LIMIT,
     MAX_OUTPUT_WAIT,
+    MAX_SEARCH_LENGTH,
+    MAX_SEARCH_LIMIT,
     MAX_TASK_WAIT,
 )
 from taskserver.model import ID_PATTERN, Scope, TaskState
@@ -64,8 +67,16 @@ class OutputQuery(Schema):
     first = _line_number(load_default=0)
     tail = _line_number(load_default=None)
     wait = QueryInteger(0, MAX_OUTPUT_WAIT, load_default=None)
-    limit = QueryInteger(1, MAX_OUTPUT_LIMIT, load_default=DEFAULT_OUTPUT_LIMIT)
+    limit = QueryInteger(
+        1,
+        MAX_OUTPUT_LIMIT,
+        load_default=None,
+        metadata={"description": f"by default {DEFAULT_OUTPUT_LIMIT} for `json`, else no bound; not of what follows"},
+    )
     follow = fields.Boolean(load_default=False)
+    escapes = fields.Boolean(
+        load_default=True, metadata={"description": "`false`: `text` without escape codes, such as colours"}
+    )
     format = fields.String(
         load_default=None, validate=validate.OneOf(FORMATS, error="must be one of " + ", ".join(FORMATS))
     )
@@ -75,6 +86,26 @@ class OutputQuery(Schema):
         if "tail" in data and "first" in data:
             raise ValidationError("give either first or tail, not both", "tail")
         return data
+
+
+class SearchQuery(Schema):
+    """``GET /tasks/{id}/output/search``"""
+
+    q = fields.String(
+        required=True,
+        validate=[
+            validate.Length(1, MAX_SEARCH_LENGTH),
+            validate.Regexp(r"[^\n]*\Z", error="must not contain a newline: what is searched are lines"),
+        ],
+    )
+    first = _line_number(load_default=0)
+    limit = QueryInteger(
+        0,
+        MAX_SEARCH_LIMIT,
+        load_default=DEFAULT_SEARCH_LIMIT,
+        metadata={"description": "matching lines at most; 0: only count them"},
+    )
+    case = fields.Boolean(load_default=False, metadata={"description": "whether the case of letters counts"})
 
 
 class Cursor(fields.Field[int]):
@@ -103,8 +134,16 @@ class ListQuery(Schema):
     label = fields.List(
         fields.String(validate=validate.Regexp(r"(?s)[^=]+=.*", error="must look like key=value")), load_default=list
     )
+    text = body_text(MAX_LABEL_LENGTH, load_default=None)
     limit = QueryInteger(1, MAX_LIST_LIMIT, load_default=DEFAULT_LIST_LIMIT)
     cursor = Cursor(load_default=None, metadata={"type": "string", "description": "the `cursor` of an earlier answer"})
+
+
+class ChangesQuery(Schema):
+    """``GET /changes``"""
+
+    run = fields.UUID(load_default=None, metadata={"description": "only this run and its tasks"})
+    since = fields.String(load_default="", metadata={"description": "as `Last-Event-ID`, which counts more"})
 
 
 class AppendQuery(Schema):
@@ -161,6 +200,12 @@ class LinesBody(Schema):
     """``POST /tasks/{id}/output`` as application/json"""
 
     lines = fields.List(fields.String(), required=True)
+
+
+class SessionBody(Schema):
+    """``POST /session``"""
+
+    key = fields.String(required=True, metadata={"description": "an API key"})
 
 
 class NewKeyBody(Schema):

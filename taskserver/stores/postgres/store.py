@@ -57,6 +57,13 @@ CLOSE_TIMEOUT = 5.0  # seconds for what is under way; then its connections are c
 
 T = TypeVar("T")
 
+# In the collation "C" lower() knows the letters of ASCII.
+_HAS_TEXT = (
+    'EXISTS (SELECT 1 FROM (SELECT lower({}::text COLLATE "C")) AS wanted (text)'
+    " WHERE strpos(lower(name), wanted.text) > 0 OR strpos(lower(id), wanted.text) > 0"
+    " OR EXISTS (SELECT 1 FROM unnest(labels) AS label WHERE"
+    " strpos(lower(((label::jsonb ->> 0) || '=' || (label::jsonb ->> 1)) COLLATE \"C\"), wanted.text) > 0))"
+)
 _TASKS = f"SELECT id, {TASK_COLUMNS}, result FROM task WHERE id = ANY($1)"
 _RUNS = f"SELECT id, {RUN_COLUMNS} FROM run WHERE id = ANY($1)"
 
@@ -152,6 +159,8 @@ class PostgresStore(Store):
             conditions.append(("state = {}", where.state.value))
         if where.name is not None:
             conditions.append(("name = {}", where.name))
+        if where.text is not None:
+            conditions.append((_HAS_TEXT, where.text))
         if where.labels:
             conditions.append(("labels @> {}::text[]", label_texts(where.labels)))
         clause = " AND ".join(text.format(f"${number}") for number, (text, _) in enumerate(conditions, 2))

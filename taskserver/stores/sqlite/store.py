@@ -38,6 +38,10 @@ _HAS_LABEL = (
     "EXISTS (SELECT 1 FROM json_each(task.labels) AS has, json_each(?) AS wanted"
     " WHERE has.key = wanted.key AND has.value = wanted.value)"
 )
+_HAS_TEXT = (  # SQLite's lower() knows the letters of ASCII
+    "EXISTS (SELECT 1 FROM (SELECT lower(?) AS text) WHERE instr(lower(task.name), text) OR instr(lower(task.id), text)"
+    " OR EXISTS (SELECT 1 FROM json_each(task.labels) WHERE instr(lower(key || '=' || value), text)))"
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -112,6 +116,8 @@ class SqliteStore(Store):
             conditions.append(("state = ?", where.state.value))
         if where.name is not None:
             conditions.append(("name = ?", where.name))
+        if where.text is not None:
+            conditions.append((_HAS_TEXT, where.text))
         conditions += [(_HAS_LABEL, dumps({name: value}).decode()) for name, value in where.labels.items()]
         clause = " WHERE " + " AND ".join(text for text, _ in conditions) if conditions else ""
         sql = f"SELECT {TASK_COLUMNS} FROM task{clause} ORDER BY log DESC LIMIT ?"

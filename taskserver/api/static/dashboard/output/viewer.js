@@ -1,0 +1,337 @@
+// The output of a task: opens at the end of a running one and at the top of a finished one, and stays pleasant with
+// millions of lines. Only what is on the screen and around it is in memory and in the document.
+
+import { announce, fill, h, setText } from "../dom.js";
+import { plural } from "../format.js";
+import { PLAIN } from "./ansi.js";
+import { copySelection } from "./copying.js";
+import { keyHandler } from "./keys.js";
+import { Loader } from "./loader.js";
+import { PAGE, Pages } from "./pages.js";
+import { formatHash, parseHash } from "./ranges.js";
+import { drawRow } from "./row.js";
+import { Scroller } from "./scroller.js";
+import { SearchBar, toggle } from "./searchbar.js";
+import { backInSight, outOfSight } from "./sight.js";
+import { Refused, Source } from "./source.js";
+import { showAll } from "./text.js";
+
+const GLANCE = 5000; // milliseconds between two looks at a task that runs: its state may change without a line
+const TELL = 250; // milliseconds between two words to the page about how the task grows
+const MOST_WHOLE = 8; // cut lines that are shown as a whole at the same time
+const MOST_COPIED = 10_000; // lines of a range: what the server gives at a time
+
+/**
+ * Show a task's output in `container`.
+ *
+ * `base` is the server's address with a slash at its end, `task` the task without its output, `hash` may name lines.
+ * `onTask(task)` is told when the task has changed. The container gets `connection` events with the detail "live",
+ * "reconnecting" or "caught-up", and a `refused` event with the HTTP status when the session is over or the task gone.
+ */
+export function openOutput(container, { base, id, task, onTask, hash = "" }) {
+  const viewer = new Viewer(container, { base, id, task, onTask });
+  viewer.open(hash);
+  return { close: () => viewer.close() };
+}
+
+class Viewer {
+  constructor(container, { base, id, task, onTask }) {
+    this.container = container;
+    this.task = task;
+    this.onTask = onTask;
+    this.source = new Source(base, id);
+    this.pages = new Pages();
+    this.total = task.last;
+    this.seen = task.last; // how many lines there were when the reader was last at the end
+    this.range = null;
+    this.current = null; // the match that was gone to
+    this.mark = null;
+    this.whole = new Map(); // cut lines that are shown as a whole
+    this.closing = new AbortController();
+    this.#build();
+    this.scroller = new Scroller(this.frame, { draw: (n, row) => this.#draw(n, row), onMove: () => this.#moved() });
+    this.loader = new Loader(this.pages, this.source, {
+      onLoad: () => this.scroller.refresh(),
+      onFail: (error) => this.#failed(error),
+      onRecover: () => this.#connection("recovered"),
+    });
+    const { signal } = this.closing;
+    addEventListener("hashchange", () => this.#selectHash(location.hash), { signal });
+    document.addEventListener("keydown", keyHandler(this.frame, this.scroller, this.searchBar), { signal });
+  }
+
+  open(hash) {
+    this.scroller.setTotal(this.total);
+    if (!this.#selectHash(hash) && !this.task.finished) this.scroller.showEnd();
+    this.#show();
+    this.#moved();
+    if (!this.task.finished) this.#follow();
+  }
+
+  close() {
+    this.closing.abort();
+    this.loader.close();
+    this.searchBar.close();
+    this.scroller.close();
+    clearTimeout(this.telling);
+  }
+
+  #build() {
+    this.searchBar = new SearchBar(this.source, {
+      onMark: (mark) => {
+        this.mark = mark;
+        this.current = null;
+        this.scroller.refresh();
+      },
+      onGo: (n) => {
+        this.current = n;
+        this.scroller.reveal(n);
+        this.scroller.refresh();
+      },
+      from: () => this.scroller.top,
+      onLeave: () => this.frame.focus(),
+      onError: (error) => {
+        if (error instanceof Refused) this.#failed(error);
+      },
+    });
+    this.copyButton = h("button", { type: "button", hidden: true, onclick: () => this.#copyRange() }, "Copy lines");
+    this.frame = h("div", {
+      class: "frame",
+      tabindex: 0,
+      role: "log",
+      "aria-live": "off", // a screen reader is told of changes, not of thousands of lines
+      "aria-label": "Lines of output",
+      onclick: (event) => this.#clicked(event),
+      oncopy: copySelection,
+    });
+    this.newLines = h("button", { type: "button", class: "new-lines", hidden: true });
+    this.newLines.addEventListener("click", () => this.scroller.showEnd());
+    this.empty = h("p", { class: "empty", hidden: true });
+    const download = (text, title, escapes, suffix) =>
+      h("a", { href: this.source.download(escapes), download: `${this.task.id}${suffix}`, title }, text);
+    fill(
+      this.container,
+      h(
+        "div",
+        { class: "output-bar", role: "group", "aria-label": "Output" },
+        this.searchBar.element,
+        toggle("Wrap", "Wrap long lines", (on) => this.#wrap(on)),
+        toggle("Times", "Show the time of each line", (on) => this.#times(on)),
+        this.copyButton,
+        download("Download", "As text", false, ".txt"),
+        download("with codes", "As it was printed, with its escape codes", true, ".log"),
+      ),
+      h("div", { class: "output-lines" }, this.frame, this.empty, this.newLines),
+    );
+  }
+
+  // --- what is shown ---------------------------------------------------------------
+
+  #draw(n, row) {
+    const line = this.pages.get(n);
+    return drawRow(n, row, {
+      line: line && (this.whole.get(n) ?? line),
+      style: line ? this.pages.styleAt(n) : PLAIN,
+      mark: this.mark,
+      selected: this.range !== null && n >= this.range[0] && n <= this.range[1],
+      current: n === this.current,
+    });
+  }
+
+  /** Other lines are on the screen, or there are more of them. */
+  #moved() {
+    const { top, end, following } = this.scroller;
+    if (following) this.seen = this.total;
+    const unseen = this.total - this.seen;
+    this.newLines.hidden = following || unseen <= 0;
+    if (!this.newLines.hidden) setText(this.newLines, `${plural(unseen, "new line")} ↓`);
+    this.frame.style.setProperty("--digits", String(this.total).length);
+    this.loader.want(top, Math.max(end, top + this.scroller.screenful), this.total);
+  }
+
+  #show() {
+    this.empty.hidden = this.total > 0;
+    if (!this.total) setText(this.empty, this.task.finished ? "This task has printed nothing." : "No output yet.");
+  }
+
+  #wrap(on) {
+    this.frame.classList.toggle("wrap", on);
+    this.scroller.wide = !on;
+    this.#heights();
+  }
+
+  #times(on) {
+    this.frame.classList.toggle("times", on);
+    this.scroller.refresh();
+  }
+
+  /** Rows may have become of different heights, or equal. */
+  #heights() {
+    this.scroller.uniform = this.scroller.wide && this.whole.size === 0;
+    this.scroller.refresh();
+  }
+
+  // --- what comes ------------------------------------------------------------------
+
+  async #follow() {
+    const { signal } = this.closing;
+    const glancing = setInterval(() => this.#refreshTask(), GLANCE);
+    signal.addEventListener("abort", () => clearInterval(glancing));
+    try {
+      while (!(await this.#followInSight(signal))) {
+        await backInSight(signal);
+        // Lines that came meanwhile are fetched when they are looked at.
+        await this.#refreshTask();
+        this.#grow(this.task.last);
+      }
+      clearInterval(glancing);
+      await this.#ended();
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  /** Follow until the task has ended, or nobody looks: then it is false. */
+  async #followInSight(signal) {
+    const sight = outOfSight();
+    // From the beginning of a page, so that none is left with a gap before what comes.
+    const first = Math.max(0, Math.floor((this.total - 1) / PAGE)) * PAGE;
+    try {
+      await this.source.follow(first, AbortSignal.any([signal, sight.signal]), {
+        onLines: (lines) => this.#came(lines),
+        onConnection: (state) => this.#connection(state),
+      });
+      return true;
+    } catch (error) {
+      if (signal.aborted || !sight.signal.aborted) throw error;
+      return false;
+    } finally {
+      sight.close();
+    }
+  }
+
+  #came(lines) {
+    if (!lines.length) return;
+    for (const [n, line] of lines) this.pages.put(n, line);
+    this.scroller.refreshFrom(lines[0][0]);
+    this.#grow(lines.at(-1)[0] + 1);
+    this.#tell();
+  }
+
+  /** There are `total` lines or more. */
+  #grow(total) {
+    if (total > this.total) {
+      this.total = total;
+      this.scroller.setTotal(total);
+      this.#show();
+    }
+    this.#moved();
+  }
+
+  /** Tell the page how many lines there are, now and then; the rest when it changes. */
+  #tell() {
+    if (this.telling) return;
+    this.telling = setTimeout(async () => {
+      this.telling = 0;
+      this.searchBar.grown();
+      if (this.task.state === "queued") await this.#refreshTask();
+      else this.onTask({ ...this.task, last: this.total });
+    }, TELL);
+  }
+
+  async #refreshTask() {
+    try {
+      this.task = await this.source.state(this.closing.signal);
+      this.onTask(this.task);
+    } catch (error) {
+      if (error instanceof Refused) this.#failed(error);
+    }
+  }
+
+  async #ended() {
+    await this.#refreshTask();
+    this.#grow(this.task.last);
+    this.searchBar.grown();
+    this.#show();
+    announce(`The task has ended: ${this.task.state}.`);
+  }
+
+  #connection(state) {
+    if (state === "recovered") {
+      if (!this.task.finished || !this.lost) return; // of a running task the stream tells
+      state = "caught-up";
+    }
+    this.lost = state === "reconnecting";
+    this.container.dispatchEvent(new CustomEvent("connection", { detail: state }));
+  }
+
+  #failed(error) {
+    if (this.closing.signal.aborted) return;
+    if (error instanceof Refused) {
+      this.close();
+      this.container.dispatchEvent(new CustomEvent("refused", { detail: error.status }));
+    } else if (!this.lost) {
+      this.#connection("reconnecting");
+    }
+  }
+
+  // --- what the reader does ----------------------------------------------------------
+
+  #clicked(event) {
+    const row = event.target.closest(".row");
+    if (!row) return;
+    const n = Number(row.dataset.n);
+    if (event.target.closest(".number")) {
+      event.preventDefault();
+      const from = event.shiftKey && this.range ? this.anchor : n;
+      if (!event.shiftKey) this.anchor = n;
+      this.#select([Math.min(from, n), Math.max(from, n)]);
+      history.replaceState(history.state, "", formatHash(this.range));
+    } else if (event.target.closest(".show-all")) {
+      this.#showWhole(n);
+    }
+  }
+
+  #select(range) {
+    this.range = range;
+    this.copyButton.hidden = !range;
+    if (range) setText(this.copyButton, `Copy ${plural(range[1] - range[0] + 1, "line")}`);
+    this.scroller.refresh();
+  }
+
+  /** Go to the lines that a link names. False if it names none. */
+  #selectHash(hash) {
+    const range = parseHash(hash);
+    if (!range) return false;
+    this.anchor = range[0];
+    this.#select(range);
+    this.scroller.showAt(range[0], Math.floor(this.scroller.screenful / 4));
+    return true;
+  }
+
+  async #showWhole(n) {
+    try {
+      const [text] = await this.source.texts(n, 1, this.closing.signal);
+      const line = this.pages.get(n);
+      if (text === undefined || !line) return;
+      this.whole.set(n, { ...line, ...showAll(text), whole: true });
+      if (this.whole.size > MOST_WHOLE) this.whole.delete(this.whole.keys().next().value);
+      this.#heights();
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  async #copyRange() {
+    const [first, last] = this.range;
+    try {
+      const count = Math.min(last - first + 1, MOST_COPIED);
+      await navigator.clipboard.writeText(await this.source.plainText(first, count, this.closing.signal));
+      announce(`${plural(count, "line")} copied`);
+      setText(this.copyButton, "Copied");
+    } catch (error) {
+      if (error instanceof Refused) this.#failed(error);
+      else setText(this.copyButton, "Copying failed");
+    }
+  }
+}
