@@ -38,6 +38,13 @@ def expect_line(output: Output, number: int) -> None:
     expect(output.text(number)).to_have_text(f"line {number} of a build")
 
 
+def expect_in_order(output: Output) -> None:
+    """Every row on the screen has the line that belongs there."""
+    lines = output.lines()
+    first = min(lines)
+    assert list(lines.items()) == [(number, f"line {number} of a build") for number in range(first, first + len(lines))]
+
+
 def test_its_ends(output: Output) -> None:
     expect_line(output, 1)
     output.press("End")
@@ -60,9 +67,7 @@ def test_every_way_through_it_shows_lines_in_order(output: Output) -> None:
             arg=[output.frame.element_handle(), expected - 200, expected + 200],
         )
         output.expect_complete()
-        shown = output.shown()
-        assert shown == list(range(shown[0], shown[0] + len(shown)))
-        assert output.texts() == [f"line {number} of a build" for number in shown]
+        expect_in_order(output)
     # Beyond what a browser's elements can be high, the wheel still goes line by line.
     output.drag_to(0.5)
     output.expect_complete()
@@ -108,8 +113,6 @@ def test_with_lines_wrapped(output: Output) -> None:
     output.press("PageDown")
     expect(output.row(top)).to_have_count(0)
     output.expect_complete()
-    shown = output.shown()
-    assert shown == list(range(shown[0], shown[0] + len(shown)))
-    assert output.texts() == [f"line {number} of a build" for number in shown]
+    expect_in_order(output)
     output.press("Home")
     expect_line(output, 1)

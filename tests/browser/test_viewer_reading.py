@@ -69,9 +69,7 @@ class TestMoving:
         output.drag_to(1)
         output.expect_shown(1000)
         output.expect_complete()
-        shown = output.shown()
-        assert shown == list(range(shown[0], 1001))
-        assert output.texts() == [f"line {number}" for number in shown]
+        assert output.lines() == {number: f"line {number}" for number in range(min(output.lines()), 1001)}
 
     def test_rows_of_different_heights(self, signed_in: Page, server: Server) -> None:
         long = [f"{number} " + "word " * (number % 7) * 40 for number in range(1, 501)]
@@ -218,6 +216,17 @@ class TestTakingAway:
         )
         signed_in.keyboard.press("Control+C")
         assert signed_in.evaluate("navigator.clipboard.readText()") == "line\nsecond line\nthird"
+
+    def test_a_selection_stays_when_other_lines_come(self, signed_in: Page, server: Server) -> None:
+        task_id = server.new_task()
+        store(server, task_id, lines(3))
+        output = Output.open(signed_in, server, task_id)
+        output.expect_shown(3)
+        output.text(2).evaluate("(text) => getSelection().setBaseAndExtent(text, 0, text.firstChild.firstChild, 4)")
+        assert signed_in.evaluate("getSelection().toString().trim()") == "line"
+        store(server, task_id, ["another"])
+        expect(output.text(4)).to_have_text("another")
+        assert signed_in.evaluate("getSelection().toString().trim()") == "line"
 
     @pytest.mark.parametrize(
         ("link", "text"),

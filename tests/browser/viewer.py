@@ -55,6 +55,13 @@ class Output:
         """What stands in the rows on the screen."""
         return self.frame.locator(".text").all_inner_texts()
 
+    def lines(self) -> dict[int, str]:
+        """The lines on the screen, all seen at one moment."""
+        found: list[tuple[str, str]] = self.rows.evaluate_all(
+            "(rows) => rows.map((row) => [...row.querySelectorAll('.number, .text')].map((part) => part.innerText))"
+        )
+        return {int(number): text for number, text in found}
+
     def expect_shown(self, number: int) -> None:
         """Wait until a line is on the screen and has been fetched."""
         expect(self.row(number)).to_be_in_viewport()

@@ -12,9 +12,9 @@ from tests.bench.figures.follow import ARCHIVE
 from tests.bench.servers import Bench, Target
 
 SHORT = Archive(100)
-LOADS = 7  # that count; one before them warms up
+LOADS = 5  # that count; one before them warms up
 PAUSE = 0.5  # seconds between the first screen and the key: a reader's hand is slower
-STEP = 1000  # lines from stop to stop on the way through everything: what lies around a screen is fetched too
+STEP = 4000  # lines from stop to stop on the way through everything: what lies around a screen is fetched too
 MIB = 1024 * 1024
 
 FIRST = "async () => { const { until, complete } = probes; await until(complete); return performance.now(); }"
@@ -25,7 +25,7 @@ JUMP = """async (last) => {
   await until(() => has(last));
   return performance.now() - begun;
 }"""
-# Stops at each share of the way, and goes on as soon as all rows of that screen are there.
+# Fills what the viewer keeps several times over. It goes on from a stop as soon as all rows are there.
 ALL = """async (stops) => {
   const { frame, nextFrame, complete } = probes;
   for (let stop = 0; stop <= stops; stop += 1) {

@@ -20,6 +20,11 @@ export class Pages {
     return this.#use(Math.floor(n / PAGE))?.lines[n % PAGE] ?? null;
   }
 
+  /** A page is on the screen, or near it: it is not the next one to be forgotten. */
+  touch(number) {
+    this.#use(number);
+  }
+
   /**
    * Keep a line. A page is filled from its beginning; a line that is here already changes nothing, since no line ever
    * changes. One that would leave a gap is not kept, and will be asked for.

@@ -7,6 +7,7 @@ import { occurrences, pieces } from "./text.js";
 
 const FLAGS = ["bold", "dim", "italic", "underline", "strike"];
 const OWN_COLOURS = 16; // of the palette; style sheets say what they look like
+const DRAWN = new WeakMap(); // what stands in a row: what is the same is left alone, with the reader's selection in it
 const UNITS = ["B", "KB", "MB"];
 
 /**
@@ -17,6 +18,9 @@ const UNITS = ["B", "KB", "MB"];
  */
 export function drawRow(n, row, { line, style, mark, selected, current }) {
   row ??= h("div", { "data-n": n });
+  const now = [line, style, mark, selected, current];
+  if (DRAWN.get(row)?.every((value, at) => value === now[at])) return row;
+  DRAWN.set(row, now);
   row.className = ["row", line?.stderr && "stderr", !line && "coming", selected && "selected", current && "current"]
     .filter(Boolean)
     .join(" ");

@@ -2,7 +2,6 @@
 // that nobody looks at must not keep one each, or the seventh page would wait for ever.
 
 const LEAVE = 10_000; // milliseconds out of sight after which a tab gives its connection back
-const GLANCE = 5000; // milliseconds between two looks at the task meanwhile: its tab's title tells how it stands
 
 const hidden = () => document.visibilityState === "hidden";
 
@@ -23,13 +22,11 @@ export function outOfSight() {
   return { signal: controller.signal, close };
 }
 
-/** Resolves when the page is looked at again, calling `glance()` now and then until it is. Rejects when aborted. */
-export function backInSight(signal, glance) {
+/** Resolves when the page is looked at again. Rejects when aborted. */
+export function backInSight(signal) {
   return new Promise((resolve, reject) => {
-    const timer = setInterval(glance, GLANCE);
     const end = () => {
       if (hidden() && !signal.aborted) return;
-      clearInterval(timer);
       document.removeEventListener("visibilitychange", end);
       if (signal.aborted) reject(signal.reason);
       else resolve();

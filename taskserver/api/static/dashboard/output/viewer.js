@@ -16,6 +16,7 @@ import { backInSight, outOfSight } from "./sight.js";
 import { Refused, Source } from "./source.js";
 import { showAll } from "./text.js";
 
+const GLANCE = 5000; // milliseconds between two looks at a task that runs: its state may change without a line
 const TELL = 250; // milliseconds between two words to the page about how the task grows
 const MOST_WHOLE = 8; // cut lines that are shown as a whole at the same time
 const MOST_COPIED = 10_000; // lines of a range: what the server gives at a time
@@ -106,8 +107,8 @@ class Viewer {
     this.newLines = h("button", { type: "button", class: "new-lines", hidden: true });
     this.newLines.addEventListener("click", () => this.scroller.showEnd());
     this.empty = h("p", { class: "empty", hidden: true });
-    const download = (text, escapes, suffix) =>
-      h("a", { class: "button", href: this.source.download(escapes), download: `${this.task.id}${suffix}` }, text);
+    const download = (text, title, escapes, suffix) =>
+      h("a", { href: this.source.download(escapes), download: `${this.task.id}${suffix}`, title }, text);
     fill(
       this.container,
       h(
@@ -117,8 +118,8 @@ class Viewer {
         toggle("Wrap", "Wrap long lines", (on) => this.#wrap(on)),
         toggle("Times", "Show the time of each line", (on) => this.#times(on)),
         this.copyButton,
-        download("Download", false, ".txt"),
-        download("with codes", true, ".log"),
+        download("Download", "As text", false, ".txt"),
+        download("with codes", "As it was printed, with its escape codes", true, ".log"),
       ),
       h("div", { class: "output-lines" }, this.frame, this.empty, this.newLines),
     );
@@ -174,13 +175,16 @@ class Viewer {
 
   async #follow() {
     const { signal } = this.closing;
+    const glancing = setInterval(() => this.#refreshTask(), GLANCE);
+    signal.addEventListener("abort", () => clearInterval(glancing));
     try {
       while (!(await this.#followInSight(signal))) {
-        await backInSight(signal, () => this.#refreshTask());
+        await backInSight(signal);
         // Lines that came meanwhile are fetched when they are looked at.
         await this.#refreshTask();
         this.#grow(this.task.last);
       }
+      clearInterval(glancing);
       await this.#ended();
     } catch (error) {
       this.#failed(error);
