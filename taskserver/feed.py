@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from taskserver.dagmodel import Run
-from taskserver.model import Task
+from taskserver.dagmodel import Run, RunState
+from taskserver.model import Task, TaskState
 from taskserver.store import AnyChange, Change, RunChange, Store
 from taskserver.wakeup import Wakeup
 
@@ -73,7 +73,7 @@ class Feed:
         self._wakeup = wakeup
         self._pause = pause
         self._remembered: deque[Touched] = deque(maxlen=REMEMBERED)
-        self._told: OrderedDict[int, tuple[str, bool]] = OrderedDict()
+        self._told: OrderedDict[int, tuple[TaskState | RunState, bool]] = OrderedDict()
         self._watchers = 0
         self._missed = True
         self._topics: dict[str, None] = {}
@@ -140,7 +140,7 @@ class Feed:
         if deleted or head.finished:
             self._told.pop(head.log, None)
             return True
-        seen = head.state.value, head.cancel_requested
+        seen = head.state, head.cancel_requested
         if self._told.get(head.log) == seen:
             return False
         self._told[head.log] = seen

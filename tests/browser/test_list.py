@@ -180,7 +180,7 @@ def test_it_can_be_used_without_a_mouse(signed_in: Page, server: Server) -> None
     signed_in.keyboard.press("Enter")
     expect(signed_in.get_by_role("heading", name="a", exact=True)).to_be_visible()
     signed_in.keyboard.press("u")
-    expect(signed_in.get_by_role("heading", name="Tasks")).to_be_visible()
+    expect(signed_in.get_by_role("heading", name="Tasks", exact=True)).to_be_visible()
 
 
 def test_the_keys_are_listed_and_can_be_switched_off(signed_in: Page) -> None:

@@ -25,7 +25,7 @@ def test_a_wrong_key_is_told_and_can_be_corrected(page: Page, server: Server) ->
 
 def test_the_session_survives_a_reload_and_ends_with_sign_out(signed_in: Page) -> None:
     signed_in.reload()
-    expect(signed_in.get_by_role("heading", name="Tasks")).to_be_visible()
+    expect(signed_in.get_by_role("heading", name="Tasks", exact=True)).to_be_visible()
     signed_in.get_by_role("button", name="Sign out").click()
     expect(signed_in.get_by_label("API key")).to_be_visible()
     signed_in.reload()

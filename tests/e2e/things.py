@@ -50,7 +50,7 @@ class Things:
             "dag_run_id": thing["name"],
             "task_id": WORK,
             "try_number": "1",
-            "file": "docs.js",
+            "file": "app.js" if path.startswith("/dashboard/") else "docs.js",
         }
 
     def _to_change(self, method: str) -> dict[str, str]:
