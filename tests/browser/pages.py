@@ -35,9 +35,9 @@ def base_of(page: Page) -> str:
     return base
 
 
-def finished(server: Server, name: str, **word: Any) -> str:
-    """A task that has ended; its id."""
-    task_id = server.new_task(name=name)
+def finished(server: Server, name: str, task_id: str | None = None, **word: Any) -> str:
+    """A task that has ended; its id, which the server draws unless it is given."""
+    task_id = server.new_task(name=name, **({} if task_id is None else {"id": task_id}))
     finish(server, task_id, **word)
     return task_id
 
