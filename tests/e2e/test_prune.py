@@ -96,7 +96,7 @@ def test_a_server_that_keeps_for_a_time_removes_what_is_older(server: Server) ->
     server.stop()
     server.arguments = ("--keep-finished", "1s")
     server.start()
-    until(lambda: server.get(f"/v1/tasks/{task}").status == 404, "the old task's end")
+    until(lambda: server.get(f"/v1/tasks/{task}/output?limit=1").status == 404, "the old task's end")
     until(lambda: rows(server, "chunk") == rows(server, "discarded") == 0, "its space")
     assert server.get("/v1/tasks/live").status == 200
     until(lambda: "removed 1 tasks" in server.log, "a word in the log")

@@ -69,7 +69,7 @@ Connect = Callable[[], Keeping]
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    yield from running(tmp_path, "--workers", str(PROCESSES))
+    yield from running(tmp_path, "--max-failed-sign-ins", "0", "--workers", str(PROCESSES))
 
 
 @pytest.fixture

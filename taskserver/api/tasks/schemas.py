@@ -29,7 +29,7 @@ from taskserver.config import (
     MAX_TASK_WAIT,
 )
 from taskserver.model import ID_PATTERN, Scope, TaskState
-from taskserver.web.params import Integer, Number, QueryInteger, body_text, encodable, one_of
+from taskserver.web.params import Flag, Integer, Number, QueryInteger, body_text, encodable, one_of
 
 FORMATS = {
     "json": "application/json",
@@ -225,4 +225,4 @@ class PruneBody(Schema):
     """``POST /prune``"""
 
     older_than = Integer(0, MAX_KEEP_FINISHED, required=True, metadata={"description": "seconds since the end"})
-    dry_run = fields.Boolean(load_default=False)
+    dry_run = Flag(load_default=False)
