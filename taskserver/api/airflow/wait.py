@@ -13,7 +13,10 @@ from taskserver.api.airflow.schemas import WaitQuery
 from taskserver.api.airflow.shapes import state_line
 from taskserver.dagmodel import Run
 from taskserver.errors import Draining, TaskServerError
-from taskserver.web.context import caller, services
+from taskserver.keys import Caller
+from taskserver.meters import Waiter
+from taskserver.runs import run_topic
+from taskserver.web.context import Services, caller, services
 from taskserver.web.requests import fields_of, leave_untimed
 from taskserver.web.seats import StreamSeat
 from taskserver.web.streaming import LIVE, abort
@@ -84,11 +87,25 @@ async def _follow(
         await seat.wait(interval)
         if seat.ended:
             return
-        run = await core.runs.get(who, run.id)
+        if seat.adrift:
+            seat.leave()
+            run = await _alone(core, who, run, interval)
+        else:
+            run = await core.runs.get(who, run.id)
         if run.finished and (seat.adrift or core.waits.draining):
             seat.leave()
             await stream.write(await end_line(core, run, wanted))
             return
+
+
+async def _alone(core: Services, who: Caller, run: Run, interval: float) -> Run:
+    """The run after an interval, or at its end: for a wait whose audience is over, since that could not look."""
+
+    async def look() -> tuple[Run, bool]:
+        now = await core.runs.get(who, run.id)
+        return now, now.finished
+
+    return await core.waits.until(who, run_topic(run.id), interval, look, Waiter.RUN)
 
 
 async def _whole(request: web.Request, line: bytes) -> web.StreamResponse:

@@ -252,17 +252,23 @@ async def test_more_than_the_limit_are_refused(serve: Serve) -> None:
 async def test_a_wait_without_anybody_to_tell_it_finds_the_end_itself(
     airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And it does so at its own pace: a line each interval, and the last one at once."""
+
     async def look(_: RunEnd) -> Any:
         raise StoreUnavailable("the database failed")
 
     monkeypatch.setattr(RunEnd, "look", look)
     work = await airflow.begin("a")
-    async with work.waiting(interval=0.05) as lines:
-        assert await lines.next() == RUNNING
+    async with work.waiting(interval=0.05) as fast, work.waiting(interval=3600) as slow:
+        assert await slow.next() == RUNNING
+        for _ in range(5):
+            assert await fast.next() == RUNNING
         await work.done("a", 1)
         await work.finish()
-        seen = [line async for line in lines]
-        assert seen[-1] == {"state": "success", "results": {"a": 1}}
+        for lines in (fast, slow):
+            seen = [line async for line in lines]
+            assert seen[-1] == {"state": "success", "results": {"a": 1}}
+            assert len(seen) < 200  # a wait that does not pause would have thousands
 
 
 # --- what is no end --------------------------------------------------------------
