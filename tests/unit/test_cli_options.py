@@ -26,7 +26,7 @@ COMMANDS = dict(commands(main))
 
 def test_the_commands_are_these() -> None:
     assert [path.removeprefix("taskserver ") for path in COMMANDS][1:] == [
-        "serve", "run", "tail", "wait", "list", "cancel", "prune", "backup", "copy",
+        "serve", "run", "worker", "tail", "wait", "list", "cancel", "prune", "backup", "copy",
         "keys", "keys create", "keys list", "keys revoke",
     ]  # fmt: skip
 
