@@ -164,7 +164,7 @@ async def test_who_leaves_does_not_disturb_the_others(party: Party, one: Store, 
     appending = asyncio.ensure_future(one.append("build", lines("last word"), None, NOW))
     await asyncio.sleep(0)
     await one.close()
-    assert appending.done()  # what was under way is finished first
+    assert (await asyncio.wait_for(appending, LONG)).last == 1  # what was under way is finished first, not refused
     assert (await other.append("build", lines("x"), 1, NOW)).last == 2
     with pytest.raises(StoreUnavailable):
         await one.append("build", lines("x"), None, NOW)
