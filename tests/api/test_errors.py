@@ -40,6 +40,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/keys": {"name": "x"},
     "/runs/{id}/tasks": {"task_id": "x"},
     "/runs/{id}/heartbeat": {"claim": "x"},
+    "/runs/{id}/release": {"claim": "x"},
     "/prune": {"older_than": 60},
 }
 
