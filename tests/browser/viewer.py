@@ -82,9 +82,12 @@ class Output:
         self.page.mouse.wheel(0, pixels)
 
     def drag_to(self, share: float) -> None:
-        """Move the scroll bar, as if its handle were dragged to this share of its way."""
+        """Move the scroll bar, as if its handle were dragged to this share of its way, and wait until that is drawn."""
         self.frame.evaluate(
-            "(frame, share) => { frame.scrollTop = share * (frame.scrollHeight - frame.clientHeight); }", share
+            "(frame, share) => { frame.scrollTop = share * (frame.scrollHeight - frame.clientHeight);"
+            # Who scrolls is told in the next frame, and draws in that one or in the one after it.
+            " return new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => drawn()))); }",
+            share,
         )
 
     def search(self, text: str) -> None:

@@ -14,6 +14,7 @@ from tests.bench.servers import Bench, Target
 SHORT = Archive(100)
 LOADS = 5  # that count; one before them warms up
 PAUSE = 0.5  # seconds between the first screen and the key: a reader's hand is slower
+SCROLLED = (300, 200)  # frames, and pixels in each: ten lines
 STEP = 4000  # lines from stop to stop on the way through everything: what lies around a screen is fetched too
 MIB = 1024 * 1024
 
@@ -25,6 +26,28 @@ JUMP = """async (last) => {
   press("End");
   await until(() => has(last));
   return performance.now() - begun;
+}"""
+HOME = """async () => {
+  const { until, has, press } = probes;
+  press("Home");
+  await until(() => has(0));
+}"""
+# A steady scroll, down and up again between the ends: how far apart the frames were that the browser drew, the slowest
+# but one in a hundred.
+SCROLL = """async ([frames, pixels]) => {
+  const { frame, nextFrame } = probes;
+  const gaps = [];
+  let step = pixels;
+  let before = await nextFrame();
+  for (let count = 0; count < frames; count += 1) {
+    const at = frame().scrollTop;
+    if (at + step < 0 || at + step > frame().scrollHeight - frame().clientHeight) step = -step;
+    frame().scrollTop = at + step;
+    const now = await nextFrame();
+    gaps.push(now - before);
+    before = now;
+  }
+  return gaps.sort((a, b) => a - b)[Math.floor(gaps.length * 0.99)];
 }"""
 # Fills what the viewer keeps several times over. It goes on from a stop as soon as all rows are there.
 ALL = """async (stops) => {
@@ -46,12 +69,14 @@ class Screens(Figure):
         f"The dashboard's page of a finished and sealed task of {ARCHIVE.lines:,} lines in headless Chromium. First"
         " screen: from the navigation's start until all rows of the screen are drawn; end: from the key End until the"
         f" last line and all others of its screen are drawn, the first time after a load; medians of {LOADS} loads a"
-        f" round. Heap: what JavaScript's heap holds after a garbage collection when every {STEP}th line has been"
+        f" round. Frames: the time between two of them, 99th percentile of {SCROLLED[0]}, while the output is scrolled by"
+        f" {SCROLLED[1]} pixels a frame from its start. Heap: what JavaScript's heap holds after a garbage collection when every {STEP}th line has been"
         " stopped at on the way from the first line to the last."
     )
     metrics = (
         Metric("first", "first screen", "ms", more_is_better=False),
         Metric("end", "jump to the end", "ms", more_is_better=False),
+        Metric("frame", "frames scrolling p99", "ms", more_is_better=False),
         Metric("heap", "heap", "MiB", more_is_better=False, has_ratio=False),
     )
     goals = (Goal("first", 1.5), Goal("end", 1.5), Goal("heap", 80.0))
@@ -80,11 +105,18 @@ async def _measure(bench: Bench, target: Target, lines: int) -> Sample:
             firsts.append(await page.evaluate(FIRST))
             await asyncio.sleep(PAUSE)
             ends.append(await page.evaluate(JUMP, lines - 1))
+        await page.evaluate(HOME)
+        frame = await page.evaluate(SCROLL, SCROLLED)
         await page.evaluate(ALL, max(1, lines // STEP))
         session = await page.context.new_cdp_session(page)
         await session.send("HeapProfiler.collectGarbage")
         heap = (await session.send("Runtime.getHeapUsage"))["usedSize"] / MIB
-    return {"first": statistics.median(firsts[1:]), "end": statistics.median(ends[1:]), "heap": heap}
+    return {
+        "first": statistics.median(firsts[1:]),
+        "end": statistics.median(ends[1:]),
+        "frame": frame,
+        "heap": heap,
+    }
 
 
 FIGURES = [Screens()]
