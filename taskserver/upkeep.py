@@ -103,9 +103,9 @@ class Upkeep:
                 for task in await self._store.expire_leases(now, hearing.since(now)):
                     self._meters.lease_expiries.add(1, LeaseOf.TASK)
                     log.warning("task %s: %s", task.id, task.error)
-            except StoreUnavailable as error:
+            except Exception as error:
                 hearing.failed()
-                log.error("cannot look for lost producers: %s", error)
+                _report("look for lost producers", error)
             await asyncio.sleep(self._timing.reaper)
 
     async def _seal(self) -> None:
@@ -116,8 +116,8 @@ class Upkeep:
                 while tasks := await self._store.unsealed(SEAL_BATCH):
                     for task in tasks:
                         await self._store.seal(task.log)
-            except StoreUnavailable as error:
-                log.error("cannot seal finished output: %s", error)
+            except Exception as error:
+                _report("seal finished output", error)
                 await asyncio.sleep(self._timing.sealer_pause)
             else:
                 await self._ended.wait()
@@ -135,11 +135,16 @@ class Upkeep:
                 await sweep(self._store)
                 if removed:
                     log.info("removed %d tasks and %d runs that had ended long ago", removed.tasks, removed.runs)
-            except StoreUnavailable as error:
-                log.error("cannot remove old tasks: %s", error)
+            except Exception as error:
+                _report("remove old tasks", error)
             # Not wait_for: until Python 3.12 it may swallow the cancellation that ends this.
             timer = asyncio.get_running_loop().call_later(self._timing.retention, self._deleted.set)
             try:
                 await self._deleted.wait()
             finally:
                 timer.cancel()
+
+
+def _report(what: str, error: Exception) -> None:
+    """Log what could not be done; it is tried again. An error that nobody foresaw must not end it for good either."""
+    log.error("cannot %s: %s", what, error, exc_info=None if isinstance(error, StoreUnavailable) else error)

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from taskserver.keyfile import key_file_of
+from tests.ports import held_port
 
 START_LIMIT = 30.0  # seconds; a start takes half of one, but not on a machine under load
 CALL_LIMIT = 60.0  # seconds; longer than any answer may take, so that a server that hangs fails its test
@@ -217,11 +218,7 @@ class Server:
     def _hold_port(self) -> None:
         """Keep the port while the server is down: others look for free ports at the same time."""
         if self._port_holder is None and sys.platform == "linux":
-            # Linux lets another socket listen where this one is bound, since both say so, and gives the port to nobody
-            # who asks for any free one.
-            self._port_holder = socket.socket()
-            self._port_holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._port_holder.bind(("127.0.0.1", self.port))
+            self._port_holder = held_port(self.port)
             self.port = self._port_holder.getsockname()[1]
 
     def _command(self) -> list[str]:

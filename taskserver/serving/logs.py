@@ -21,7 +21,7 @@ import re
 import sqlite3
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +31,7 @@ from aiohttp.abc import AbstractAccessLogger
 from taskserver.encoding import isotime
 from taskserver.keys import SECRET_PREFIX
 from taskserver.model import MICROSECONDS
+from taskserver.web.addresses import Network, address_behind
 from taskserver.web.context import CALLER
 from taskserver.web.requests import fields_of
 
@@ -120,6 +121,14 @@ def _one_trace(error: BaseException, frames: TracebackType | None) -> str:
 class AccessLog(AbstractAccessLogger):
     """One line for each request that was answered."""
 
+    trusted_proxies: Sequence[Network] = ()
+    """aiohttp makes the loggers, so what they need to know is told to a class of their own (``behind``)."""
+
+    @classmethod
+    def behind(cls, trusted_proxies: Sequence[Network]) -> type[AccessLog]:
+        """The same, for a server whose clients come through these proxies."""
+        return type(cls.__name__, (cls,), {"trusted_proxies": trusted_proxies})
+
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         who = request.get(CALLER)
         fields = {
@@ -128,7 +137,7 @@ class AccessLog(AbstractAccessLogger):
             "seconds": round(time, 3),
             "bytes": response.body_length,
             "key": None if who is None else who.name,
-            "address": request.remote,
+            "address": address_behind(request, self.trusted_proxies) or None,
         }
         self.logger.info("request", extra={"fields": fields})
 

@@ -27,7 +27,7 @@ def make_runner(app: web.Application, settings: Settings) -> web.AppRunner:
         # Without it every departed client would hold its wait open until the wait's end.
         handler_cancellation=True,
         access_log=logging.getLogger("taskserver.access") if settings.access_log else None,
-        access_log_class=AccessLog,
+        access_log_class=AccessLog.behind(settings.trusted_proxies),
         # aiohttp waits so long for a handler, and once more for its cancellation.
         shutdown_timeout=settings.timing.shutdown / 2,
         auto_decompress=False,  # compressed bodies are refused, with an answer in the room's shape

@@ -31,10 +31,15 @@ IPV6_PREFIX = 64  # what one customer has at least (RFC 6177): whoever has one a
 
 def client_address(request: web.Request) -> str:
     """The address of who asks; empty if it is not known."""
+    trusted = request.app[TRUSTED_PROXIES]
+    return address_behind(request, trusted)
+
+
+def address_behind(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
+    """The same of a request that may belong to no application, since it cannot be read."""
     peer = _parse(request.remote or "")
     if peer is None:
         return ""
-    trusted = request.app[TRUSTED_PROXIES]
     return str(_behind(peer, request, trusted) if trusted else peer)
 
 
@@ -46,7 +51,7 @@ def address_group(address: str) -> str:
     return address
 
 
-def _behind(peer: Address, request: web.Request, trusted: Sequence[Network]) -> Address:
+def _behind(peer: Address, request: web.BaseRequest, trusted: Sequence[Network]) -> Address:
     """Who asks, by the proxies' word."""
     said = []
     if "X-Forwarded-For" in request.headers:

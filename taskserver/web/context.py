@@ -18,6 +18,7 @@ from taskserver.tokens import Tokens
 from taskserver.upkeep import Upkeep
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
+from taskserver.web.addresses import client_address
 from taskserver.web.bounds import Throttle
 from taskserver.web.signins import SignIns
 from taskserver.web.streaming import EncodeOnce
@@ -61,4 +62,4 @@ def caller(request: web.Request) -> Caller:
 def actor(request: web.Request) -> Actor:
     """Who sends a request, for the audit."""
     who = caller(request)
-    return Actor(who.name, who.key_id, request.remote)
+    return Actor(who.name, who.key_id, client_address(request) or None)

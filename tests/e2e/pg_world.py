@@ -16,10 +16,11 @@ from tests.e2e.private_postgres import PrivatePostgres
 from tests.server import Server, until
 
 ANSWER_LIMIT = 16.0  # seconds for the answer to any change: 10 as a rule (committer.PATIENCE), and a machine under load
-CONNECTIONS = 11  # of a node to its database: 3 that commit, the sealer's, 6 that read, 1 that listens
+CONNECTIONS = 12  # of a node to its database: 5 that write, 6 that read, 1 that listens
 OTHER_FILES = 20  # that a node may have open after a load beside what it had before: there is some slack in clients
 MEMORY = 64 * 1024  # kB that a node may have grown by
-THEIRS = "application_name = 'taskserver' AND datname = current_database()"
+THEIRS = "application_name LIKE 'taskserver%' AND datname = current_database()"
+LISTENING = "application_name LIKE '% listening'"
 
 
 @dataclass

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.ports import held_port
 from tests.postgres import new_cluster
 from tests.server import EVENT_LIMIT, in_thread, until
 
@@ -28,6 +29,9 @@ shared_buffers = 16MB
 """
 
 
+CONTROL_LIMIT = 60  # seconds; what pg_ctl waits for itself
+
+
 class PrivatePostgres:
     """A server that listens on a port of its own; use it as a context manager.
 
@@ -36,16 +40,12 @@ class PrivatePostgres:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="taskserver-pg-"))
-        self._holder = socket.socket()
-        self.port = 0
+        self._holder = held_port()
+        self.port: int = self._holder.getsockname()[1]
         self.database = "postgres"
         self._numbers = itertools.count()
 
     def __enter__(self) -> PrivatePostgres:
-        # Bound as PostgreSQL will bind it, so that nobody else is given the port while it is down.
-        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._holder.bind(("127.0.0.1", 0))
-        self.port = self._holder.getsockname()[1]
         self._cluster = new_cluster(self.folder)
         with (self._cluster.pgdata / "postgresql.conf").open("a") as conf:
             conf.write(SETTINGS.format(port=self.port))
@@ -55,7 +55,7 @@ class PrivatePostgres:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(subprocess.CalledProcessError):  # it is down already
+        with contextlib.suppress(subprocess.SubprocessError):  # it is down already
             self._control("stop", "-m", "immediate")
         self._holder.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -118,7 +118,7 @@ class PrivatePostgres:
             return True
         try:
             self._control("start")
-        except subprocess.CalledProcessError:  # it, or a child of it, has not ended yet
+        except subprocess.SubprocessError:  # it, or a child of it, has not ended yet, or it recovers slowly
             return False
         return True
 
@@ -126,4 +126,4 @@ class PrivatePostgres:
         log = str(self._cluster.pgdata / "log")
         command = [str(self._cluster.bin_path / "pg_ctl"), "-w", "-D", str(self._cluster.pgdata), "-l", log, *arguments]
         # A child that lives on must not hold our pipes open, so there are none.
-        subprocess.run(command, check=True, timeout=EVENT_LIMIT, **self.as_its_user())
+        subprocess.run(command, check=True, timeout=CONTROL_LIMIT, **self.as_its_user())

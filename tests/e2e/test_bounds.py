@@ -119,8 +119,8 @@ def test_requests_per_key_and_in_all(tmp_path: Path) -> None:
 
 
 def test_several_processes_share_the_rate(tmp_path: Path) -> None:
-    with Server(tmp_path, "--workers", "2", "--max-rate-per-key", "0.4") as server:
-        # Two seconds' worth: connections go to one process after the other, and each has one.
+    with Server(tmp_path, "--workers", "2", "--max-rate-per-key", "0.04") as server:
+        # Less than one in a second: connections go to one process after the other, and each has one saved.
         assert len(refusals(server, 10)) == 8
 
 

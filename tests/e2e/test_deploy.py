@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from taskserver.config import MAX_OUTPUT_WAIT, Timing
 from taskserver.stores import open_store
 from tests.e2e.nodes import Nodes
 from tests.e2e.raw import Raw
+from tests.ports import held_port
 from tests.postgres import PostgresServer
 from tests.server import Server, until
 
@@ -58,9 +58,8 @@ def balancer(nodes: Nodes, tmp_path: Path) -> Iterator[Server]:
     nginx = program("nginx")
     folder = tmp_path / "nginx"
     (folder / "temporary").mkdir(parents=True)
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
+    holder = held_port()
+    port = holder.getsockname()[1]
     site = SITE.replace("listen 80;", f"listen 127.0.0.1:{port};")
     for documented, node in (("10.0.0.11:8080", nodes.a), ("10.0.0.12:8080", nodes.b)):
         assert documented in site
@@ -76,6 +75,7 @@ def balancer(nodes: Nodes, tmp_path: Path) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(10)
+        holder.close()
 
 
 def answers(server: Server) -> bool:

@@ -15,6 +15,7 @@ from tests.e2e.network import Network
 from tests.e2e.nodes import make_nodes
 from tests.e2e.pg_world import World
 from tests.e2e.private_postgres import PrivatePostgres
+from tests.ports import held_port
 from tests.postgres import missing
 from tests.server import until
 
@@ -41,9 +42,8 @@ class PgBouncer:
         self._postgres = postgres
         self._program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path=PLACES)
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self._holder = held_port()
+        self.port: int = self._holder.getsockname()[1]
 
     def __enter__(self) -> PgBouncer:
         if self._program is None:
@@ -61,6 +61,7 @@ class PgBouncer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+        self._holder.close()
 
     def start(self) -> None:
         assert self._program is not None

@@ -332,7 +332,7 @@ async def test_one_who_leaves_does_not_disturb_the_group(database: Database) -> 
 
 
 async def test_who_waits_too_long_is_told_so_and_what_has_not_begun_is_dropped(database: Database) -> None:
-    committer = GroupCommitter(database.transact, database.reports.extend, database.attempt, patience=0.05)
+    committer = GroupCommitter(database.transact, database.reports.extend, database.attempt, patience=0.5)
     go = database.hold()
     begun = committer.submit(Step("begun", ["a"]))
     await eventually(lambda: len(database.groups) == 1)

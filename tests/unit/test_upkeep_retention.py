@@ -103,8 +103,9 @@ async def test_what_a_server_left_that_was_killed_is_found_at_the_start(
 class FailingOnce:
     """A store whose first removal fails, as on a full disk."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, error: Exception) -> None:
         self._store = store
+        self._error = error
         self.failures = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -113,18 +114,19 @@ class FailingOnce:
     async def prune(self, before: int, limit: int) -> Ended:
         if not self.failures:
             self.failures += 1
-            raise StoreUnavailable("the disk is full")
+            raise self._error
         return await self._store.prune(before, limit)
 
 
+@pytest.mark.parametrize("error", [StoreUnavailable("the disk is full"), LookupError("which nobody foresaw")], ids=str)
 async def test_a_failure_is_logged_and_tried_again(
-    store: Store, clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: Store, clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     await end(store, clock, "old")
     clock.pass_seconds(KEEP + 1)
     with caplog.at_level(logging.INFO):
-        async with looked_after(cast(Store, FailingOnce(store)), clock):
+        async with looked_after(cast(Store, FailingOnce(store, error)), clock):
             with looking(tmp_path) as table:
                 await eventually(lambda: table.ids() == set())
                 await eventually(lambda: "removed 1 tasks" in caplog.text)
-    assert "cannot remove old tasks: the disk is full" in caplog.text
+    assert f"cannot remove old tasks: {error}" in caplog.text

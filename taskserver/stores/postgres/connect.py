@@ -15,6 +15,7 @@ import asyncpg
 from taskserver.errors import StoreOpenError
 from taskserver.stores.postgres.failures import Lost, OutcomeUnknown, describe
 
+APPLICATION_NAME = "taskserver"
 CONNECT_TIMEOUT = 5.0  # seconds for a connection to be made
 ACQUIRE_TIMEOUT = 5.0  # seconds for a connection of a pool to become free; then the answer is 503
 COMMAND_TIMEOUT = 10.0  # seconds for a statement; a network that was cut is noticed by this
@@ -110,12 +111,18 @@ class Address:
             "max_cached_statement_lifetime": PLAN_LIFETIME,
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": COMMAND_TIMEOUT,
-            "server_settings": {"application_name": "taskserver"},
+            "server_settings": {"application_name": APPLICATION_NAME},
         }
 
-    async def connect(self, command_timeout: float | None = COMMAND_TIMEOUT) -> Connection:
-        """A connection of its own."""
-        options = {**self._options, "command_timeout": command_timeout}
+    async def connect(
+        self, command_timeout: float | None = COMMAND_TIMEOUT, application_name: str = APPLICATION_NAME
+    ) -> Connection:
+        """A connection of its own. PostgreSQL shows the application's name to who looks at its connections."""
+        options = {
+            **self._options,
+            "command_timeout": command_timeout,
+            "server_settings": {"application_name": application_name},
+        }
         connection: Connection = await asyncpg.connect(self.dsn, **options)
         return connection
 
@@ -138,8 +145,9 @@ async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
     connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
     try:
         yield connection
-    except (*Lost, asyncio.CancelledError):
-        # Something may be under way on it. Nobody waits for its end, which a network that was cut would never tell.
+    except (*Lost, OutcomeUnknown, asyncio.CancelledError):
+        # Something may be under way on it. Nobody waits for its end, which a network that was cut would never tell: its
+        # release would, and then raise an error of its own in the place of this one.
         give_up(connection)
         raise
     finally:
@@ -165,7 +173,6 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
         try:
             await connection.execute("COMMIT")
         except Lost as error:
-            give_up(connection)
             raise OutcomeUnknown(describe(error)) from error
 
 

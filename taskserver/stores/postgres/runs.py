@@ -139,9 +139,9 @@ class RunWrites:
         await self.lock(runs)
         lost = []
         for run in runs:
-            work = await self._load(run)
-            if work.run.lease_expires_at is None or work.run.lease_expires_at > now:
-                continue  # another node dealt with it, or heard of it, while its lock was waited for
+            work = self._works[run]
+            if work is None or work.run.lease_expires_at is None or work.run.lease_expires_at > now:
+                continue  # another node dealt with it, heard of it or deleted it, while its lock was waited for
             await self._tx.tasks.interrupt_run(work.run.id, runrules.claimant_lost(work.run), now)
             await self._take_notes()
             self._become(work, runrules.without_claimant(work.run, now))

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from secrets import token_urlsafe
 
-from taskserver.stores.postgres.connect import Address, Connection, Pool, borrowed
+from taskserver.stores.postgres.connect import APPLICATION_NAME, Address, Connection, Pool, borrowed
 from taskserver.stores.postgres.failures import describe
 from taskserver.stores.postgres.schema import NODES
 from taskserver.wakeup import LocalWakeup, Subscription, Wakeup
@@ -119,7 +119,7 @@ class PostgresWakeup(Wakeup):
         pause = RECONNECT_PAUSE
         while True:
             try:
-                connection = await self._listen.connect()
+                connection = await self._listen.connect(application_name=f"{APPLICATION_NAME} listening")
                 try:
                     lost = asyncio.Event()
                     connection.add_termination_listener(lambda *_, lost=lost: lost.set())
@@ -152,11 +152,16 @@ class PostgresWakeup(Wakeup):
 
 async def _until_lost(connection: Connection, lost: asyncio.Event) -> None:
     """Return when the connection is lost, also where the network keeps silent about it."""
-    while not lost.is_set():
+    while True:
+        # Not wait_for: until Python 3.12 it may swallow the cancellation that ends this.
+        waiting = asyncio.ensure_future(lost.wait())
         try:
-            await asyncio.wait_for(lost.wait(), PROBE_INTERVAL)
-        except asyncio.TimeoutError:
-            await connection.execute("SELECT 1", timeout=PROBE_INTERVAL)
+            await asyncio.wait({waiting}, timeout=PROBE_INTERVAL)
+        finally:
+            waiting.cancel()
+        if lost.is_set():
+            return
+        await connection.execute("SELECT 1", timeout=PROBE_INTERVAL)
 
 
 def _parts(topics: Iterable[str]) -> Iterator[str]:
