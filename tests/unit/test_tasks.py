@@ -381,6 +381,7 @@ class TestFollow:
         await scene.create()
         for text in "abcdefgh":  # more than is read ahead
             await scene.append("build", text)
+        await scene.upkeep.close()  # nobody seals it: that would make one page of it
         await scene.tasks.finish(ANN, "build", Outcome())
         pages = scene.tasks.follow(ANN, "build", 0, LONG)
         await anext(pages)
