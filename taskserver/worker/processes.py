@@ -18,10 +18,10 @@ from taskserver.client import RunClient
 from taskserver.worker import capture
 from taskserver.worker.calling import FAILED_CODE, Ended
 from taskserver.worker.errors import TaskStopped
-from taskserver.worker.executor import GIVEN_BACK, STOP_GRACE, Executor, Try, given_up, settled
+from taskserver.worker.executor import STOP_GRACE, Executor, Try, conclude, given_up, settled
 from taskserver.worker.graph import TaskSettings
 from taskserver.worker.loading import load_dags
-from taskserver.worker.record import LOST, Lost, Record
+from taskserver.worker.record import GIVEN_BACK, LOST, Lost, Record
 from taskserver.worker.remote import Done, Job, Work, run_job
 from taskserver.worker.stopping import Stopper, timed_out
 
@@ -105,9 +105,9 @@ class Processes(Executor):
         try:
             if not await settled(future, one, 0):
                 slot.signal(signal.SIGTERM)
-                if one.stopper.reason in (LOST, GIVEN_BACK) or not await settled(future, one, STOP_GRACE):
+                if not await settled(future, one, STOP_GRACE):
                     slot.signal(signal.SIGKILL)
-            return await future
+            return await conclude(self._client, one, await future)
         finally:
             if timer is not None:
                 timer.cancel()

@@ -17,7 +17,8 @@ from taskserver.worker.calling import Ended
 from taskserver.worker.stopping import Stopper
 
 HEARTBEATS_PER_LEASE = 3  # one may get lost, and another be late
-CANCELLED, LOST = "cancelled", "the server has given this task up"
+MAX_BEAT = 10.0  # seconds; a heartbeat's answer is how a try on a cluster hears that it is to stop
+CANCELLED, LOST, GIVEN_BACK = "cancelled", "the server has given this task up", "its worker has given the run up"
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ class Record:
                     stopper.stop(CANCELLED)
             except (ApiError, Lost):
                 stopper.stop(LOST)
-            await asyncio.sleep(self._place.lease / HEARTBEATS_PER_LEASE)
+            await asyncio.sleep(min(self._place.lease / HEARTBEATS_PER_LEASE, MAX_BEAT))
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer. Raises Lost when the server was away for so long that the lease is over."""

@@ -1,0 +1,37 @@
+"""Dags whose tasks take their time to stop, for workers that end or die in the middle of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from taskserver.worker import context, dag, task
+
+
+@dag(retries=1)
+def lingering(folder: str, seconds: float) -> Any:
+    """Its first try runs until it is stopped, and then for so many seconds more."""
+
+    @task
+    def work(folder: str, seconds: float) -> int:
+        _note(folder, f"begin {context().try_number}")
+        try:
+            while context().try_number == 1:
+                time.sleep(0.01)
+        finally:
+            if context().try_number == 1:
+                time.sleep(seconds)
+            _note(folder, f"end {context().try_number}")
+        return context().try_number
+
+    return work(folder, seconds)
+
+
+fleeting = dag(dag_id="fleeting")(lingering.function)
+
+
+def _note(folder: str, what: str) -> None:
+    with (Path(folder) / "notes").open("a") as file:
+        file.write(f"{what} in {os.getpid()}\n")
