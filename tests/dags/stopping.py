@@ -32,6 +32,19 @@ def lingering(folder: str, seconds: float) -> Any:
 fleeting = dag(dag_id="fleeting")(lingering.function)
 
 
+@dag(retries=1)
+def program(folder: str, stubborn: bool = False) -> Any:
+    """Its first try is a command that goes on for ever; a stubborn one, and all its children, ignore SIGTERM."""
+
+    @task.command
+    def runs(folder: str, stubborn: bool) -> str:
+        if context().try_number > 1:
+            return "echo again"
+        return f"{'trap : TERM;' if stubborn else ''} echo $$ > {folder}/pid; while :; do sleep 0.1; done"
+
+    return runs(folder, stubborn)
+
+
 def _note(folder: str, what: str) -> None:
     with (Path(folder) / "notes").open("a") as file:
         file.write(f"{what} in {os.getpid()}\n")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import Commands
-from tests.e2e.workers import DAGS, result, tasks_of, trigger, working
+from tests.e2e.workers import DAGS, result, tasks_of, trigger, until_ended, working
 from tests.server import Server, until
 
 STOPPING = str(DAGS / "stopping.py")
@@ -21,6 +22,21 @@ def notes(folder: Path) -> list[str]:
     """What tasks have noted, without where they ran."""
     file = folder / "notes"
     return [line.rpartition(" in ")[0] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def command_of(folder: Path) -> int:
+    """The process of the dag `program`, once it is there."""
+    file = folder / "pid"
+    until(lambda: file.exists() and file.read_text().endswith("\n"), "the command")
+    return int(file.read_text())
+
+
+def runs(pid: int) -> bool:
+    """Whether a process has not ended. It may be nobody's child, so that it stays a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 class TestGivingBack:
@@ -69,3 +85,48 @@ class TestGivingBack:
                     assert result(server, runs[1])["state"] == "interrupted", "it has no retries: it is not begun again"
         assert notes(folders["lingering"]) == ["begin 1", "end 1", "begin 2", "end 2"]
         assert notes(folders["fleeting"]) == ["begin 1", "end 1"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+class TestCommands:
+    @both
+    def test_they_do_not_outlive_a_killed_worker(
+        self, server: Server, taskserver: Commands, tmp_path: Path, executor: str
+    ) -> None:
+        options = (STOPPING, "--lease", LEASE, "--executor", executor, "--concurrency", "1")
+        with working(taskserver, *options) as worker:
+            run = trigger(server, "program", folder=str(tmp_path), stubborn=True)
+            command = command_of(tmp_path)
+            worker.process.kill()
+            worker.process.wait()
+            until(lambda: not runs(command), "the command's end")
+        with working(taskserver, *options):
+            assert result(server, run)["results"] == {"runs": "again"}
+
+    @both
+    def test_they_have_ended_before_their_run_is_given_back(
+        self, server: Server, taskserver: Commands, tmp_path: Path, executor: str
+    ) -> None:
+        options = (STOPPING, "--grace", "0.1", "--executor", executor, "--concurrency", "1")
+        with working(taskserver, *options) as worker:
+            run = trigger(server, "program", folder=str(tmp_path), stubborn=True)
+            command = command_of(tmp_path)
+            with working(taskserver, *options):
+                worker.signal(signal.SIGTERM)
+                assert result(server, run)["results"] == {"runs": "again"}
+                assert not runs(command)
+            assert "given back" in worker.err
+
+    @both
+    def test_a_cancelled_one_that_ignores_it_is_killed(
+        self, server: Server, taskserver: Commands, tmp_path: Path, executor: str
+    ) -> None:
+        with working(taskserver, STOPPING, "--executor", executor, "--concurrency", "1"):
+            run = trigger(server, "program", folder=str(tmp_path), stubborn=True)
+            command = command_of(tmp_path)
+            until(lambda: [task["state"] for task in tasks_of(server, run).values()] == ["running"], "its state")
+            server.post(f"/v1/runs/{run}/cancel")
+            assert result(server, run)["state"] == "cancelled"
+            task = until_ended(server, run)["runs", -1, 1]
+            assert (task["state"], task["error"]) == ("cancelled", "cancelled")
+            until(lambda: not runs(command), "the command's end")
