@@ -60,6 +60,8 @@ class Running:
         self._earlier: dict[tuple[str, int], list[TaskInfo]] = {}
         self._last_words: dict[str, str] = {}
         """Records of tasks that are to run behind the run's end, by task id."""
+        self._held: dict[str, asyncio.Task[None]] = {}
+        """What keeps these records until the tasks have run, by task id."""
         self._changed = asyncio.Event()
         """Somebody wants the run to stop, or it is not this worker's any more."""
         self._halt = asyncio.Event()
@@ -93,6 +95,8 @@ class Running:
             keeping.cancel()
             self._halt.set()
             await self._stop_all(LOST)
+            for holding in self._held.values():
+                holding.cancel()
 
     async def _go_on(self) -> str:
         progress, state = self._progress, ""
@@ -200,6 +204,8 @@ class Running:
                 done = await self._shared.executor.run(one)
             finally:
                 self._tries.discard(one)
+                if one.recorded:
+                    self._held.pop(made.node.task_id).cancel()
                 if one.left_behind:
                     self._stuck.add(one)
         if done.lost and not self._over:
@@ -230,6 +236,7 @@ class Running:
             with suppress(Lost):
                 await record.create()
                 self._last_words[node.task_id] = record.task
+                self._held[node.task_id] = asyncio.create_task(record.hold())
         state = await self._finish(error)
         self._over = True
         self._halt.set()

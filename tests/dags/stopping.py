@@ -45,6 +45,27 @@ def program(folder: str, stubborn: bool = False) -> Any:
     return runs(folder, stubborn)
 
 
+@dag(on_failure="finish")
+def tidy(folder: str) -> None:
+    """Fails at once; what cleans up behind that waits for a task that takes its time."""
+
+    @task
+    def breaks() -> None:
+        raise RuntimeError("broken")
+
+    @task
+    def long(folder: str) -> None:
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.01)
+
+    @task(trigger_rule="all_done")
+    def clean(value: None) -> str:
+        return "cleaned"
+
+    breaks()
+    clean(long(folder))
+
+
 def _note(folder: str, what: str) -> None:
     with (Path(folder) / "notes").open("a") as file:
         file.write(f"{what} in {os.getpid()}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,17 @@ class TestCommands:
             task = until_ended(server, run)["runs", -1, 1]
             assert (task["state"], task["error"]) == ("cancelled", "cancelled")
             until(lambda: not runs(command), "the command's end")
+
+
+@both
+def test_what_cleans_up_behind_a_runs_end_may_have_to_wait_for_long(
+    server: Server, taskserver: Commands, tmp_path: Path, executor: str
+) -> None:
+    with working(taskserver, STOPPING, "--lease", LEASE, "--executor", executor, "--concurrency", "2"):
+        run = trigger(server, "tidy", folder=str(tmp_path))
+        assert result(server, run)["state"] == "failed"
+        began = time.monotonic()
+        until(lambda: time.monotonic() > began + 2 * float(LEASE), "the end of a lease, and some more")
+        (tmp_path / "go").touch()
+        task = until_ended(server, run)["clean", -1, 1]
+    assert (task["state"], task["result"]["data"]) == ("success", "cleaned"), task
