@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from taskserver.worker import context, dag, task
+from taskserver.worker import context, dag, result, task
 
 
 @dag(retries=1)
@@ -64,6 +64,27 @@ def tidy(folder: str) -> None:
 
     breaks()
     clean(long(folder))
+
+
+@dag
+def patience(folder: str) -> None:
+    """Two tasks at a time that wait, one of them as a command."""
+
+    @result
+    @task
+    def waits(folder: str) -> int:
+        _note(folder, "waits")
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.01)
+        return 1
+
+    @result
+    @task.command
+    def runs(folder: str) -> str:
+        return f"echo runs in $$ >> {folder}/notes; until [ -e {folder}/go ]; do sleep 0.05; done; echo 2"
+
+    waits(folder)
+    runs(folder)
 
 
 def _note(folder: str, what: str) -> None:

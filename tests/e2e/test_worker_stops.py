@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -11,8 +12,8 @@ import pytest
 
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import Commands
-from tests.e2e.workers import DAGS, result, tasks_of, trigger, until_ended, working
-from tests.server import Server, until
+from tests.e2e.workers import DAGS, call, result, tasks_of, trigger, until_ended, working
+from tests.server import Server, children, until
 
 STOPPING = str(DAGS / "stopping.py")
 LEASE = "2"  # seconds, so that a dead worker is missed soon
@@ -145,3 +146,35 @@ def test_what_cleans_up_behind_a_runs_end_may_have_to_wait_for_long(
         (tmp_path / "go").touch()
         task = until_ended(server, run)["clean", -1, 1]
     assert (task["state"], task["result"]["data"]) == ("success", "cleaned"), task
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes through /proc")
+class TestChildProcesses:
+    def test_a_signal_to_the_whole_group_lets_tasks_end(
+        self, server: Server, taskserver: Commands, tmp_path: Path
+    ) -> None:
+        with working(taskserver, STOPPING, "--executor", "processes", "--concurrency", "2") as worker:
+            run = trigger(server, "patience", folder=str(tmp_path))
+            until(lambda: len(notes(tmp_path)) == 2, "its tasks")
+            for process in (*children(worker.process.pid), worker.process.pid):
+                os.kill(process, signal.SIGTERM)
+            worker.until_err("stopping: 1 run")
+            (tmp_path / "go").touch()
+            assert result(server, run)["results"] == {"waits": 1, "runs": "2"}
+            assert worker.end().code == 0
+
+    def test_the_death_of_one_that_has_nothing_to_do_fails_no_task(
+        self, server: Server, taskserver: Commands, tmp_path: Path
+    ) -> None:
+        (tmp_path / "go").touch()
+        with working(taskserver, STOPPING, "--executor", "processes", "--concurrency", "1") as worker:
+            for _ in range(2):
+                for process in spawned(worker.process.pid):
+                    os.kill(process, signal.SIGKILL)
+                    until(lambda process=process: not runs(process), "its death")  # type: ignore[misc]
+                assert call(server, "patience", folder=str(tmp_path))["results"] == {"waits": 1, "runs": "2"}
+
+
+def spawned(worker: int) -> list[int]:
+    """The processes of a worker that run tasks."""
+    return [pid for pid in children(worker) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
