@@ -56,6 +56,11 @@ class Process:
         self._popen = popen
         self.sources = sources
 
+    @property
+    def group(self) -> int:
+        """The number of its process group."""
+        return self._popen.pid
+
     def signal(self, number: int) -> bool:
         """Send a signal to the command and all that it started in its group; False if the command has ended."""
         if self._popen.returncode is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -13,9 +15,11 @@ from taskserver.model import Stream
 from taskserver.producer.process import CannotStart, Process, start_on_pipes
 from taskserver.producer.pump import Pump, Stop
 from taskserver.worker.errors import TaskStopped
+from taskserver.worker.guard import GUARD
 from taskserver.worker.stopping import Stopper
 
-KILL_AFTER = 10.0  # seconds from the SIGTERM to the SIGKILL, as with `taskserver run`
+KILL_AFTER = 4.0  # seconds from the SIGTERM to the SIGKILL; it must come before STOP_GRACE is over
+GROUP_POLL = 0.05  # seconds; nothing tells of the end of a group
 GRACE = 3.0  # seconds for which output of what the command left behind is read
 LAST_LINE_BYTES = 64 * KIB
 
@@ -30,10 +34,18 @@ class CommandFailed(Exception):
 
 def run_command(command: object, stopper: Stopper, write: Callable[[Stream, bytes], object]) -> str:
     """Run a command to its end; the last line that it wrote to its standard output. Raises CommandFailed."""
+    words = _words(command)
+    GUARD.start()
     try:
-        process = start_on_pipes(_words(command))
+        process = start_on_pipes(words)
     except CannotStart as error:
         raise CommandFailed(error.message, error.code) from None
+    with GUARD.watching(process.group):
+        return _run(process, stopper, write)
+
+
+def _run(process: Process, stopper: Stopper, write: Callable[[Stream, bytes], object]) -> str:
+    ending = _Ending(process)
     last, stop = _LastLine(), Stop()
 
     def sink(stream: Stream, data: bytes) -> None:
@@ -43,11 +55,12 @@ def run_command(command: object, stopper: Stopper, write: Callable[[Stream, byte
 
     pumps = [start_pump(source.fd, source.stream, sink, stop) for source in process.sources]
     try:
-        with stopper.by(lambda: _end(process)):
+        with stopper.by(ending.begin):
             end = asyncio.run(process.wait())
     except TaskStopped:  # it was stopped before it began
-        _end(process)
+        ending.begin()
         end = asyncio.run(process.wait())
+    ending.complete()
     wait_for_pumps(pumps, stop)
     if end.code:
         raise CommandFailed(end.error, end.code)
@@ -100,14 +113,27 @@ class _LastLine:
         return self._data.rstrip(b"\r\n").decode("utf-8", "replace")
 
 
-def _end(process: Process) -> None:
-    """SIGTERM, and some time later SIGKILL."""
-    process.signal(signal.SIGTERM)
-    killer = threading.Timer(KILL_AFTER, lambda: _kill(process))
-    killer.daemon = True
-    killer.start()
+class _Ending:
+    """The end of a command that is stopped, and of all that it started in its group: none of it runs on."""
 
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._deadline = 0.0
 
-def _kill(process: Process) -> None:
-    with suppress(ProcessLookupError):
-        process.signal(signal.SIGKILL)
+    def begin(self) -> None:
+        """SIGTERM, and some time later SIGKILL."""
+        self._deadline = time.monotonic() + KILL_AFTER
+        self._process.signal(signal.SIGTERM)
+        killer = threading.Timer(KILL_AFTER, self._process.signal, [signal.SIGKILL])
+        killer.daemon = True
+        killer.start()
+
+    def complete(self) -> None:
+        """A command that was stopped has ended: its children have the rest of the time, then they are killed."""
+        if not self._deadline:
+            return
+        with suppress(ProcessLookupError, PermissionError):  # nothing is left; it became somebody else
+            while time.monotonic() < self._deadline:
+                os.killpg(self._process.group, 0)
+                time.sleep(GROUP_POLL)
+            os.killpg(self._process.group, signal.SIGKILL)

@@ -15,15 +15,15 @@ from distributed import Client
 from taskserver.client import ApiError, Backoff, RunClient, Unreachable
 from taskserver.producer.output import Say
 from taskserver.worker.calling import FAILED_CODE, Ended
-from taskserver.worker.executor import GIVEN_BACK, Executor, Try, given_up, settled
+from taskserver.worker.executor import Executor, Try, conclude, given_up, settled
 from taskserver.worker.loading import module_name
-from taskserver.worker.record import LOST, Lost, Record
+from taskserver.worker.record import GIVEN_BACK, LOST, Lost, Record
 from taskserver.worker.remote import Done, Job, Work, run_job
 from taskserver.worker.stopping import timed_out
 
 CONNECT_LIMIT = 30.0  # seconds for which a scheduler that is away is waited for; then its tries fail
 CONNECT_TIMEOUT = 5.0
-REMOTE_GRACE = 15.0  # seconds in which a try on the cluster hears that it is to stop, and stops
+REMOTE_GRACE = 20.0  # seconds in which a try on the cluster hears that it is to stop (MAX_BEAT), and stops
 
 
 class Carried:
@@ -75,7 +75,7 @@ class Dask(Executor):
             return await self._end_lost(one, f"the Dask cluster could not run it: {_reason(error)}")
         if done.lost and not one.stopper.reason:
             return await self._end_lost(one, "the Dask worker that ran it was lost")
-        return done
+        return await conclude(self._client, one, done)
 
     async def close(self) -> None:
         if self._cluster is not None:
@@ -131,14 +131,17 @@ class Dask(Executor):
         try:
             if await settled(future, one, 0):
                 return future.result()
-            if one.stopper.reason in (LOST, GIVEN_BACK):  # the cluster hears it from the server
+            if one.stopper.reason == LOST:  # the cluster hears it from the server
                 future.cancel()
-                return Done(Ended(None), one.stopper.reason)
+                return Done(Ended(None), LOST)
             await self._ask_to_stop(one)
             await asyncio.wait({future}, timeout=REMOTE_GRACE)
             if future.done():
                 return future.result()
             future.cancel()
+            one.left_behind = True
+            if one.stopper.reason == GIVEN_BACK:
+                return Done(Ended(None), GIVEN_BACK)
             return await self._end_lost(one, "; it did not stop on its Dask worker")
         finally:
             if timer is not None:

@@ -7,6 +7,7 @@ import asyncio
 import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from taskserver.client import RunClient
@@ -17,24 +18,27 @@ from taskserver.worker.calling import FAILED_CODE, Ended, call
 from taskserver.worker.context import Context
 from taskserver.worker.errors import TaskStopped
 from taskserver.worker.progress import Call
-from taskserver.worker.record import CANCELLED, LOST, Lost, Place, Record
+from taskserver.worker.record import CANCELLED, GIVEN_BACK, LOST, Lost, Place, Record
 from taskserver.worker.remote import Done
 from taskserver.worker.stopping import Stopper
 
 QUICK = 0.005  # seconds; a try that has ended by then without a line is told of in one request
 STOP_GRACE = 5.0  # seconds that a task has to stop, before its worker gives it up
-GIVEN_BACK = "its worker has given the run up"
 
 
 @dataclass(eq=False)
 class Try:
-    """One try of a call, to be made in the event loop. ``stopper`` stops it; ``recorded``: its record exists."""
+    """One try of a call, to be made in the event loop. ``stopper`` stops it; ``recorded``: its record exists.
+
+    ``left_behind``: it could not be stopped, and may still run though it counts as ended.
+    """
 
     call: Call
     place: Place
     context: Context
     task: str = field(default_factory=new_id)
     recorded: bool = False
+    left_behind: bool = False
 
     def __post_init__(self) -> None:
         loop, self.halted = asyncio.get_running_loop(), asyncio.Event()
@@ -139,11 +143,13 @@ class Threads(Executor):
         """How the call ended, or what is said of one that does not stop."""
         if await settled(future, one, STOP_GRACE):
             return future.result()
+        one.left_behind = True
         self.left_behind += 1
-        future.add_done_callback(self._came_back)
+        future.add_done_callback(partial(self._came_back, one))
         return given_up(one, "; its thread cannot be stopped and was left behind")
 
-    def _came_back(self, future: asyncio.Future[Ended]) -> None:
+    def _came_back(self, one: Try, future: asyncio.Future[Ended]) -> None:
+        one.left_behind = False
         self.left_behind -= 1
 
 
@@ -174,6 +180,20 @@ def given_up(one: Try, how: str) -> Ended:
     """The end of a call that does not end by itself."""
     code = CANCELLED_CODE if one.cancelled else FAILED_CODE
     return Ended(None, code, f"{one.stopper.reason}{how}", stopped=one.cancelled)
+
+
+async def conclude(client: RunClient, one: Try, done: Done) -> Done:
+    """What is to be said of a try that ran elsewhere; the end of one that was stopped is told here."""
+    if one.stopper.reason in (LOST, GIVEN_BACK):
+        return Done(done.ended, one.stopper.reason)
+    if not done.unended:
+        return done
+    ended = given_up(one, "") if one.stopper.reason else done.ended
+    try:
+        await Record(client, one.place, done.unended).finish(ended)
+    except Lost as error:
+        return Done(ended, str(error))
+    return Done(ended)
 
 
 async def _create(record: Record, one: Try, created: asyncio.Event) -> None:

@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
-import sys
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from typing import Any
+from contextlib import suppress
 
 from taskserver.client import RunClient
-from taskserver.worker import capture
+from taskserver.worker import child
 from taskserver.worker.calling import FAILED_CODE, Ended
-from taskserver.worker.errors import TaskStopped
-from taskserver.worker.executor import GIVEN_BACK, STOP_GRACE, Executor, Try, given_up, settled
+from taskserver.worker.executor import STOP_GRACE, Executor, Try, conclude, given_up, settled
 from taskserver.worker.graph import TaskSettings
-from taskserver.worker.loading import load_dags
-from taskserver.worker.record import LOST, Lost, Record
-from taskserver.worker.remote import Done, Job, Work, run_job
-from taskserver.worker.stopping import Stopper, timed_out
-
-STOPPED = "stopped by its worker"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A call of a task that the child process has loaded by itself."""
-
-    dag_id: str
-    task_id: str
-    args: tuple[Any, ...]
-    kwargs: Any
-
-    def __call__(self) -> Work:
-        return _dags[self.dag_id].nodes[self.task_id].function, self.args, self.kwargs
+from taskserver.worker.record import GIVEN_BACK, LOST, Lost, Record
+from taskserver.worker.remote import Done, Job
+from taskserver.worker.stopping import timed_out
 
 
 class Slot:
@@ -47,20 +26,45 @@ class Slot:
     def __init__(self, sources: tuple[str, ...]) -> None:
         # Not forked: this process has threads, and a fork would copy their locks in any state.
         spawn = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(1, spawn, _prepare, (sources,))
+        self._control, self._theirs = spawn.Pipe()
+        self.pool = ProcessPoolExecutor(1, spawn, child.prepare, (sources, self._theirs))
         self._loop = asyncio.get_running_loop()
-        self.pid = 0
+        self._begun: set[str] = set()
+        self._pid = 0
 
     async def start(self) -> None:
         """Return when it is ready. Raises BrokenProcessPool."""
-        self.pid = await self._loop.run_in_executor(self.pool, os.getpid)
+        if not self._pid:
+            self._pid = await self._loop.run_in_executor(self.pool, os.getpid)
+            self._theirs.close()
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it is there."""
-        try:
-            os.kill(self.pid, number)
-        except ProcessLookupError:
-            return
+    def submit(self, job: Job) -> asyncio.Future[Done]:
+        """Have a try run. The future raises BrokenProcessPool if the process has died before its end."""
+        self._begun.clear()
+        return self._loop.run_in_executor(self.pool, child.run, job)
+
+    def stop(self, task: str, reason: str) -> None:
+        """Ask it to stop a try."""
+        with suppress(OSError):  # it has died
+            self._control.send((task, reason))
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+
+    def has_begun(self, task: str) -> bool:
+        """Whether it has begun a try."""
+        with suppress(EOFError, OSError):  # what a process has said before its death is still there
+            while self._control.poll():
+                self._begun.add(self._control.recv())
+        return task in self._begun
+
+    def close(self) -> None:
+        """Let go of it; a process that lives ends by itself."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self._control.close()
+        self._theirs.close()
 
 
 class Processes(Executor):
@@ -81,36 +85,45 @@ class Processes(Executor):
     async def run(self, one: Try) -> Done:
         slot = await self._free.get()
         try:
-            if not slot.pid:
-                await slot.start()
-            return await self._run_in(slot, one)
-        except BrokenProcessPool:
-            slot.pool.shutdown(wait=False)
-            slot = Slot(self._sources)  # starts with its next try
+            with suppress(BrokenProcessPool):
+                return await self._run_in(slot, one)
+            if not (slot.has_begun(one.task) or one.stopper.reason):  # the process had died before: not of this try
+                slot = self._replaced(slot)
+                with suppress(BrokenProcessPool):
+                    return await self._run_in(slot, one)
+            slot = self._replaced(slot)
             return await self._lost_process(one)
         finally:
             self._free.put_nowait(slot)
 
     async def close(self) -> None:
         while not self._free.empty():
-            self._free.get_nowait().pool.shutdown(wait=False, cancel_futures=True)
+            self._free.get_nowait().close()
+
+    def _replaced(self, slot: Slot) -> Slot:
+        """A fresh slot in the place of one whose process has died; it starts with its next try."""
+        slot.close()
+        return Slot(self._sources)
 
     async def _run_in(self, slot: Slot, one: Try) -> Done:
+        await slot.start()
         loop, made = asyncio.get_running_loop(), one.call
         settings = made.node.settings
-        work = Loaded(one.context.dag_id, made.node.task_id, made.args, made.kwargs)
+        work = child.Loaded(one.context.dag_id, made.node.task_id, made.args, made.kwargs)
         job = Job(self._client.url, self._client.connection.key, one.place, work, settings, one.context, one.task)
-        future = loop.run_in_executor(slot.pool, _run, job)
+        future = slot.submit(job)
         timer = _late(loop, one, settings)
         try:
             if not await settled(future, one, 0):
-                slot.signal(signal.SIGTERM)
-                if one.stopper.reason in (LOST, GIVEN_BACK) or not await settled(future, one, STOP_GRACE):
-                    slot.signal(signal.SIGKILL)
-            return await future
+                slot.stop(one.task, one.stopper.reason)
+                if not await settled(future, one, STOP_GRACE):
+                    slot.kill()
+            done = await future
         finally:
             if timer is not None:
                 timer.cancel()
+        slot.has_begun(one.task)  # empties the pipe
+        return await conclude(self._client, one, done)
 
     async def _lost_process(self, one: Try) -> Done:
         """Tell the server of a try whose process is gone."""
@@ -133,44 +146,3 @@ def _late(loop: asyncio.AbstractEventLoop, one: Try, settings: TaskSettings) -> 
     if settings.timeout is None:
         return None
     return loop.call_later(settings.timeout + STOP_GRACE, one.stopper.stop, timed_out(settings.timeout))
-
-
-# --- in the child process --------------------------------------------------------
-
-_dags: dict[str, Any] = {}
-_stopper: Stopper | None = None
-
-
-def _prepare(sources: tuple[str, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the worker says what it means
-    signal.signal(signal.SIGTERM, _on_stop)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    capture.install()
-    _dags.update(load_dags(sources))
-
-
-def _run(job: Job) -> Done:
-    global _stopper
-    # A signal wakes this thread from what blocks, as an exception alone would not.
-    _stopper = Stopper(interrupt=lambda thread: signal.pthread_kill(thread, signal.SIGTERM))
-    try:
-        return run_job(job, _stopper)
-    finally:
-        _stopper = None
-
-
-def _on_stop(number: int, frame: Any) -> None:
-    if _stopper is None:
-        sys.exit(0)
-    if not _stopper.raising:
-        _stopper.stop(STOPPED)
-        return
-    _stopper.reason = _stopper.reason or STOPPED
-    raise TaskStopped
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)  # with all that runs: nobody renews the run's lease any more

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -17,7 +18,8 @@ from taskserver.worker.calling import Ended
 from taskserver.worker.stopping import Stopper
 
 HEARTBEATS_PER_LEASE = 3  # one may get lost, and another be late
-CANCELLED, LOST = "cancelled", "the server has given this task up"
+MAX_BEAT = 10.0  # seconds; a heartbeat's answer is how a try on a cluster hears that it is to stop
+CANCELLED, LOST, GIVEN_BACK = "cancelled", "the server has given this task up", "its worker has given the run up"
 
 T = TypeVar("T")
 
@@ -84,6 +86,13 @@ class Record:
         except ApiError as error:
             raise Lost(error.message) from None
 
+    async def hold(self) -> None:
+        """Renew its lease for ever, for a try that has not begun. That makes it running: it is in hand."""
+        with suppress(ApiError, Lost):  # it has ended, or the server is gone for too long
+            while True:
+                await self._pause()
+                await self._insist(partial(self._client.tasks.heartbeat, self.task))
+
     async def keep(self, stopper: Stopper) -> None:
         """Renew its lease for ever, at once too: that makes it running. Stop the try when it is cancelled or lost."""
         while not stopper.reason:
@@ -92,7 +101,10 @@ class Record:
                     stopper.stop(CANCELLED)
             except (ApiError, Lost):
                 stopper.stop(LOST)
-            await asyncio.sleep(self._place.lease / HEARTBEATS_PER_LEASE)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(min(self._place.lease / HEARTBEATS_PER_LEASE, MAX_BEAT))
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer. Raises Lost when the server was away for so long that the lease is over."""

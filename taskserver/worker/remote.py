@@ -46,10 +46,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a job: how the call ended; or, if ``lost``, it was not (to be) run here."""
+    """What became of a job: how the call ended; or, if ``lost``, it was not (to be) run here.
+
+    ``unended``: the record of a try that was stopped. Whoever sent the job ends it, for only he knows why it was.
+    """
 
     ended: Ended
     lost: str = ""
+    unended: str = ""
 
 
 def run_job(job: Job, stopper: Stopper | None = None) -> Done:
@@ -84,7 +88,10 @@ class _Run:
             if self._stopper.reason == LOST:
                 self._outbox.do(self._abandon(output))
                 return Done(ended, LOST)
-            self._outbox.do(self._finish(output, ended))
+            self._outbox.do(output.close(self._job.place.lease))
+            if ended.stopped:
+                return Done(ended, unended=self._record.task)
+            self._outbox.do(self._record.finish(ended))
         except Lost as error:
             return Done(Ended(None), str(error))
         finally:
@@ -107,10 +114,6 @@ class _Run:
 
     def _on_cancel(self) -> None:
         self._stopper.stop(CANCELLED)
-
-    async def _finish(self, output: Output, ended: Ended) -> None:
-        await output.close(self._job.place.lease)
-        await self._record.finish(ended)
 
     async def _abandon(self, output: Output) -> None:
         output.abandon()

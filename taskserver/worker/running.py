@@ -20,10 +20,10 @@ from taskserver.worker.claim import Claim
 from taskserver.worker.context import Context
 from taskserver.worker.dag import Dag
 from taskserver.worker.errors import DagError
-from taskserver.worker.executor import GIVEN_BACK, Executor, Try
+from taskserver.worker.executor import Executor, Try
 from taskserver.worker.graph import CANCEL, Node
 from taskserver.worker.progress import Call, Progress
-from taskserver.worker.record import LOST, Lost, Place, Record
+from taskserver.worker.record import GIVEN_BACK, LOST, Lost, Place, Record
 from taskserver.worker.values import decode_value, encode_value
 
 T = TypeVar("T")
@@ -60,15 +60,20 @@ class Running:
         self._earlier: dict[tuple[str, int], list[TaskInfo]] = {}
         self._last_words: dict[str, str] = {}
         """Records of tasks that are to run behind the run's end, by task id."""
+        self._held: dict[str, asyncio.Task[None]] = {}
+        """What keeps these records until the tasks have run, by task id."""
         self._changed = asyncio.Event()
         """Somebody wants the run to stop, or it is not this worker's any more."""
         self._halt = asyncio.Event()
         """Nothing begins any more but the last words."""
+        self._giving_up = False
+        self._stuck: set[Try] = set()
+        """Tries that could not be stopped."""
         self._over = False
         """The run has ended, though some of its tasks may not have."""
 
     async def work(self) -> str:
-        """Do all there is to do; how the run has ended: its state, ``given back`` or ``lost``."""
+        """Do all there is to do; how it has ended: its state, ``given back``, ``left to its lease`` or ``lost``."""
         keeping = asyncio.create_task(self._claim.keep(self._on_change))
         try:
             await self._insist(self._remember)
@@ -90,6 +95,8 @@ class Running:
             keeping.cancel()
             self._halt.set()
             await self._stop_all(LOST)
+            for holding in self._held.values():
+                holding.cancel()
 
     async def _go_on(self) -> str:
         progress, state = self._progress, ""
@@ -106,6 +113,8 @@ class Running:
                     await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
                 if self._claim.lost and not self._over:
                     return "lost"
+                if self._giving_up and not self._over:
+                    return await self._stop_and_give_back()
                 self._take_results()
                 if self._claim.cancelled and not self._over:
                     state = await self._end_early(CANCELLED, stop=True)
@@ -119,16 +128,12 @@ class Running:
             draining.cancel()
             changed.cancel()
 
-    async def give_up(self) -> None:
-        """Give the run back now, whatever still runs of it."""
+    def give_up(self) -> None:
+        """Stop what still runs of the run, and give it back; ``work`` then returns soon."""
+        self._giving_up = True
         if self._over:
             self._stop(WORKER_ENDS)
-            return
-        with suppress(ApiError, Unreachable):
-            await self._give_back()
-        self._claim.lost = GIVEN_BACK
-        self._stop(GIVEN_BACK)
-        self._on_change()
+        self._changed.set()
 
     def _on_change(self) -> None:
         if self._claim.lost:
@@ -199,6 +204,10 @@ class Running:
                 done = await self._shared.executor.run(one)
             finally:
                 self._tries.discard(one)
+                if one.recorded:
+                    self._held.pop(made.node.task_id).cancel()
+                if one.left_behind:
+                    self._stuck.add(one)
         if done.lost and not self._over:
             # Somebody has ended it beside us, or the run is lost, of which its claim will tell.
             return Ended(None, done.ended.code or 1, done.ended.error or done.lost, stopped=True)
@@ -227,17 +236,26 @@ class Running:
             with suppress(Lost):
                 await record.create()
                 self._last_words[node.task_id] = record.task
+                self._held[node.task_id] = asyncio.create_task(record.hold())
         state = await self._finish(error)
         self._over = True
         self._halt.set()
         if stop:
             self._stop(CANCELLED if self._claim.cancelled else STOPPED)
+        elif self._giving_up:
+            self._stop(WORKER_ENDS)
         return state
 
     async def _finish(self, error: str) -> str:
         state, text = "failed" if error else "success", error[:MAX_ERROR_LENGTH]
         ended = await self._insist(lambda: self._client.finish(self._run.id, self._run.claim, state, text))
         return ended.state
+
+    async def _stop_and_give_back(self) -> str:
+        """Give the run back when nothing of it runs any more: whoever gets it begins at once."""
+        if not await self._stop_all(GIVEN_BACK):
+            return "left to its lease"  # the process, and what runs in it, ends before that is over
+        return await self._give_back()
 
     async def _give_back(self) -> str:
         await self._insist(lambda: self._client.release(self._run.id, self._run.claim))
@@ -247,15 +265,16 @@ class Running:
         for one in list(self._tries):
             one.stopper.stop(reason)
 
-    async def _stop_all(self, reason: str) -> None:
-        """Stop what is left, and wait until it has stopped."""
-        left = set(self._at_work)
+    async def _stop_all(self, reason: str) -> bool:
+        """Stop what is left, and wait until it has stopped; False if something may still run."""
+        left, stuck = set(self._at_work), set[asyncio.Task[Ended | None]]()
         if left:
             self._stop(reason)
-            await asyncio.wait(left, timeout=STOP_LIMIT)
+            _, stuck = await asyncio.wait(left, timeout=STOP_LIMIT)
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+        return not stuck and not any(one.left_behind for one in self._stuck)
 
     # --- the server ------------------------------------------------------------------
 

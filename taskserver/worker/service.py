@@ -19,7 +19,7 @@ from taskserver.producer.output import Say
 from taskserver.worker.claim import Claim
 from taskserver.worker.dag import Dag
 from taskserver.worker.executor import Executor
-from taskserver.worker.running import Running, Shared
+from taskserver.worker.running import STOP_LIMIT, Running, Shared
 
 T = TypeVar("T")
 
@@ -186,9 +186,10 @@ class Worker:
             await asyncio.wait(ends, timeout=self._options.grace, return_when=asyncio.FIRST_COMPLETED)
             hurry.cancel()
         left = dict(self._at_work)
+        for running in left.values():
+            running.give_up()
         if left:
-            await asyncio.gather(*(running.give_up() for running in left.values()))
-            await asyncio.wait(set(left), timeout=LAST_MOMENT)
+            await asyncio.wait(set(left), timeout=STOP_LIMIT + LAST_MOMENT)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         """What ``work`` gives, or None if it is time to stop before; then it is cancelled."""

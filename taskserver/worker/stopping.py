@@ -60,9 +60,9 @@ class Stopper:
     def by_raising(self) -> Iterator[None]:
         """Within the context, which this thread is in, the call is stopped by an exception. It does not leave it."""
         thread = threading.get_ident()
+        self.raising = True  # before somebody can interrupt
         try:
             with self.by(lambda: self.interrupt(thread)):
-                self.raising = True
                 yield
         finally:
             self.raising = False

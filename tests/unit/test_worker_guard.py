@@ -1,0 +1,109 @@
+"""No command outlives the process that runs it as a task, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.server import until
+from tests.unit.test_worker_calling import called
+
+# Runs commands as a task does; their process groups end with the last process of each.
+PREAMBLE = """
+import os, subprocess, sys, time
+from taskserver.worker.guard import GUARD
+
+watched = []
+
+def started():
+    GUARD.start()
+    command = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    watched.append(GUARD.watching(command.pid))
+    watched[-1].__enter__()
+    print(command.pid, flush=True)
+"""
+
+
+@contextmanager
+def running(code: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own with some code."""
+    process = subprocess.Popen([sys.executable, "-c", PREAMBLE + code], stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def pid_from(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    return int(process.stdout.readline())
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+
+
+def test_a_killed_process_takes_its_commands_along() -> None:
+    with running("started(); started(); time.sleep(600)") as process:
+        commands = [pid_from(process), pid_from(process)]
+        process.kill()
+        until(lambda: not any(runs(command) for command in commands), "the commands' end")
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", "os._exit(0)"])
+def test_so_does_one_that_ends(end: str) -> None:
+    with running(f"started(); {end}") as process:
+        command = pid_from(process)
+        assert process.wait(20) == 0
+        until(lambda: not runs(command), "the command's end")
+
+
+def test_a_guard_that_is_killed_is_replaced() -> None:
+    code = "started(); print(GUARD._process.pid, flush=True); sys.stdin.read(1); started(); time.sleep(600)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        first, guard = pid_from(process), pid_from(process)
+        os.kill(guard, signal.SIGKILL)
+        until(lambda: not runs(guard), "the guard's end")
+        assert process.stdin is not None
+        process.stdin.write("x")
+        process.stdin.flush()
+        second = pid_from(process)
+        process.kill()
+        until(lambda: not runs(first) and not runs(second), "the commands' end")
+
+
+def test_a_forked_copy_of_the_process_keeps_nothing_alive() -> None:
+    with running("started(); print(os.fork(), flush=True); time.sleep(600)") as process:
+        command, copy = pid_from(process), pid_from(process)
+        try:
+            process.kill()
+            until(lambda: not runs(command), "the command's end")
+            assert runs(copy)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(copy, signal.SIGKILL)
+
+
+def test_what_a_stopped_command_has_started_ends_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("taskserver.worker.command.KILL_AFTER", 0.5)
+    left = f"(trap '' TERM; exec sleep 600) & echo $! > {tmp_path}/pid; wait"
+    ended, _ = called(lambda: left, command=True, timeout=1.0)
+    assert ended.error == "timed out after 1 s"
+    until(lambda: not runs(int((tmp_path / "pid").read_text())), "the end of what it has started")
