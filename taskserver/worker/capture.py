@@ -96,7 +96,10 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         sink = current_sink()
         if sink is not None:
-            sink(Stream.STDERR, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+            try:
+                sink(Stream.STDERR, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+            except Exception:  # a record that does not fit its arguments fails no task: logging itself tells of it
+                self.handleError(record)
         elif record.levelno >= logging.WARNING and len(logging.root.handlers) == 1 and logging.lastResort is not None:
             logging.lastResort.handle(record)
 
