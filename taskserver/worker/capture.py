@@ -90,8 +90,33 @@ class CapturedStream(io.TextIOBase):
         return False
 
 
+class _NoLock:
+    """In the place of a handler's lock, whoever asks for it how."""
+
+    def acquire(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, *how: object) -> None:
+        """Do nothing."""
+
+
 class _Handler(logging.Handler):
-    """Log records of tasks; those of nobody's are left to whom they would go without it."""
+    """Log records of tasks; those of nobody's are left to whom they would go without it.
+
+    Tasks do not wait for each other: each output has a lock of its own, and one
+    that has no room must not hold up what others log, nor what the event loop
+    does that makes the room.
+    """
+
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """No lock: what is below is safe from any thread."""
+        self.lock = _NoLock()  # type: ignore[assignment]
 
     def emit(self, record: logging.LogRecord) -> None:
         sink = current_sink()

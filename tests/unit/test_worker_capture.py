@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import io
 import logging
@@ -12,8 +13,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from taskserver.client import TaskClient
 from taskserver.model import Stream
+from taskserver.producer.output import Output
 from taskserver.worker import capture
+
+LIMIT = 20.0  # seconds for what another thread does; reached only by a failure
 
 
 class Sink:
@@ -86,3 +91,52 @@ def test_a_record_that_does_not_fit_its_arguments_fails_no_task() -> None:
     assert written.closed, "the task has gone on to its end"
     assert "--- Logging error ---" in written.text
     assert "Message: '%d items'" in written.text
+
+
+def test_a_task_whose_output_has_no_room_does_not_hold_up_what_others_log() -> None:
+    full, room = threading.Event(), threading.Event()
+
+    def waits(stream: Stream, data: bytes) -> bool:
+        full.set()
+        return room.wait(2 * LIMIT)
+
+    with captured() as process:
+
+        def floods() -> None:
+            with capture.into(waits):
+                process.log.info("too much")
+
+        flooding = threading.Thread(target=floods)
+        flooding.start()
+        assert full.wait(LIMIT)
+        others: list[Sink] = []
+        other = threading.Thread(target=lambda: others.append(process.task(lambda: process.log.info("mine"))))
+        other.start()
+        other.join(LIMIT)
+        held_up = other.is_alive()
+        room.set()
+        flooding.join()
+        other.join()
+    assert (held_up, [written.text for written in others]) == (False, ["INFO x: mine\n"])
+
+
+async def test_what_the_sending_logs_is_not_part_of_what_is_sent() -> None:
+    sinks: list[object] = []
+    begun = asyncio.Event()
+
+    async def created() -> None:
+        sinks.append(capture.current_sink())
+        begun.set()
+
+    def prints(output: Output) -> None:
+        with capture.into(output.write):
+            output.write(Stream.STDOUT, b"line\n")
+
+    async with TaskClient("http://127.0.0.1:1", "x" * 40) as client:
+        output = Output(
+            client, "x", asyncio.get_running_loop(), lease=30, created=created, on_cancel=begun.set, say=print
+        )
+        await asyncio.to_thread(prints, output)
+        await asyncio.wait_for(begun.wait(), LIMIT)
+        output.abandon()
+    assert sinks == [None]
