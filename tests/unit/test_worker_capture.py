@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -16,7 +17,8 @@ import pytest
 from taskserver.client import TaskClient
 from taskserver.model import Stream
 from taskserver.producer.output import Output
-from taskserver.worker import capture
+from taskserver.worker import capture, context
+from taskserver.worker.context import CURRENT, Context
 
 LIMIT = 20.0  # seconds for what another thread does; reached only by a failure
 
@@ -73,6 +75,7 @@ def captured() -> Iterator[Captured]:
         patch.setattr(sys, "stderr", terminal)
         patch.setattr(capture, "_installed", False)
         patch.setattr(threading.Thread, "start", threading.Thread.start)  # so that it is put back
+        patch.setattr(ThreadPoolExecutor, "submit", ThreadPoolExecutor.submit)
         patch.setattr(logging.root, "level", logging.root.level)
         patch.setattr(logging.root, "handlers", [])
         capture.install()
@@ -140,3 +143,49 @@ async def test_what_the_sending_logs_is_not_part_of_what_is_sent() -> None:
         await asyncio.wait_for(begun.wait(), LIMIT)
         output.abandon()
     assert sinks == [None]
+
+
+class TestPools:
+    def test_what_is_printed_in_a_pool_that_outlives_its_first_task_is_that_of_who_asked(self) -> None:
+        with captured() as process, ThreadPoolExecutor(1) as pool:
+            one = process.task(lambda: pool.submit(print, "by one").result())
+            two = process.task(lambda: list(pool.map(print, ["by two"])))
+            pool.submit(print, "by nobody").result()
+        assert (one.text, two.text, process.terminal.getvalue()) == ("by one\n", "by two\n", "by nobody\n")
+
+    def test_so_is_the_tasks_context(self) -> None:
+        with captured() as process, ThreadPoolExecutor(1) as pool:
+            ids = []
+            for task_id in ("one", "two"):
+
+                def asks(task_id: str = task_id) -> None:
+                    CURRENT.set(Context("d", task_id))
+                    ids.append(pool.submit(lambda: context().task_id).result())
+
+                process.task(asks)
+            assert ids == ["one", "two"]
+            assert "code that runs as a task" in str(pool.submit(context).exception())
+
+    def test_what_a_pools_initializer_has_set_is_still_there(self) -> None:
+        connection = contextvars.ContextVar("connection", default="none")
+        got: list[str] = []
+        with captured() as process, ThreadPoolExecutor(1, initializer=connection.set, initargs=("open",)) as pool:
+            process.task(lambda: got.append(pool.submit(connection.get).result()))
+        assert got == ["open"]
+
+
+def test_what_a_thread_prints_when_its_task_has_ended_goes_where_it_went_before() -> None:
+    ended = threading.Event()
+
+    def late() -> None:
+        ended.wait(LIMIT)
+        sys.stdout.write("late\n")
+        sys.stdout.buffer.write(b"bytes\n")
+        process.log.warning("logged")
+
+    with captured() as process:
+        threads = [threading.Thread(target=late)]
+        written = process.task(threads[0].start)
+        ended.set()
+        threads[0].join()
+    assert (written.text, process.terminal.getvalue()) == ("", "late\nbytes\nlogged\n")
