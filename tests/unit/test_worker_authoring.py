@@ -323,6 +323,29 @@ def test_a_body_that_cannot_be_is_refused(body: Callable[[], Any], error: type[E
         dag(my_dag)
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        str, "hello {}".format, "{:>5}".format, lambda n: f"{n}", lambda n: f"{n:d}", "%s".__mod__, print,
+        lambda n: n == 1, lambda n: n != 1, lambda n: n < 1, lambda n: n <= 1, lambda n: n > 1, lambda n: n >= 1,
+        lambda n: n in (1, 2), lambda n: n in {1, 2}, lambda n: 1 in n, lambda n: n in [[1]], lambda n: {n: 1},
+        lambda n: n + 1, lambda n: 1 - n, lambda n: "a" + n, lambda n: "%d" * n, lambda n: 2**n, lambda n: n // 2,
+        lambda n: n % 2, lambda n: divmod(7, n), lambda n: n & 1, lambda n: 1 | n, lambda n: -n, abs, round,
+        int, float, complex, bool, len, list, range, sum, bytes, hash, reversed, lambda n: "abc"[n], lambda n: n[0],
+        lambda n: not n, lambda n: n and 1,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["parameter", "value"])
+def test_what_is_not_known_yet_says_so_however_it_is_used(use: Callable[[Any], object], kind: str) -> None:
+    def my_dag(n: Any) -> None:
+        used = n if kind == "parameter" else double(n)
+        assert repr(used) == ("<the dag's parameter n>" if kind == "parameter" else "<the value of task double>")
+        use(used)
+
+    with pytest.raises(TypeError, match="known only when the dag runs: pass it to a task"):
+        dag(my_dag)
+
+
 def test_conf_must_have_what_the_function_needs() -> None:
     @dag
     def my_dag(n: int, m: int = 1) -> Any:
