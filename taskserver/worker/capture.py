@@ -70,9 +70,10 @@ class CapturedStream(io.TextIOBase):
         return True
 
     def write(self, text: str, /) -> int:
-        sink, data = current_sink(), text.encode("utf-8", "backslashreplace")
+        sink = current_sink()
         if sink is None:
             return self._original.write(text)
+        data = text.encode("utf-8", "backslashreplace")
         if not sink(self._stream, data):
             self._write_late(data)
         return len(text)

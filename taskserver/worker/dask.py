@@ -105,10 +105,10 @@ class Dask(Executor):
         self._pool = self._cluster.get_executor(pure=False, retries=0)  # type: ignore[no-untyped-call]
 
     async def _reconnect(self) -> None:
+        self._tell_away()
         old, self._cluster, self._pool = self._cluster, None, None
         if old is not None:
             await asyncio.to_thread(old.close, timeout=CONNECT_TIMEOUT)
-        self._tell_away()
         await self._insist()
 
     async def _insist(self) -> None:
