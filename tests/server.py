@@ -279,10 +279,10 @@ def in_thread(work: Coroutine[Any, Any, T]) -> T:
         return pool.submit(asyncio.run, work).result(CALL_LIMIT)
 
 
-def until(ask: Callable[[], T | None], what: str) -> T:
-    """Ask again and again until the answer is true, and return it. Raises AssertionError if it never is."""
-    deadline = time.monotonic() + EVENT_LIMIT
+def until(ask: Callable[[], T | None], what: str, limit: float = EVENT_LIMIT) -> T:
+    """Ask again and again until the answer is true, and return it. Raises AssertionError after ``limit`` seconds."""
+    deadline = time.monotonic() + limit
     while not (answer := ask()):
-        assert time.monotonic() < deadline, f"did not happen within {EVENT_LIMIT:g} s: {what}"
+        assert time.monotonic() < deadline, f"did not happen within {limit:g} s: {what}"
         time.sleep(LOOK)
     return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import Any
 
 from taskserver.model import Stream
 from taskserver.producer.outbox import Outbox
@@ -45,10 +46,12 @@ class TaskHandler(logging.Handler):
         self._output = self._outbox.open(self.task_id, lease=LEASE, on_cancel=_go_on)
         self._output.keep_alive()
 
+    def handle(self, record: logging.LogRecord) -> Any:
+        """Take a record, but none of the sending: that must neither be sent nor wait for who waits for it."""
+        return threading.current_thread() is not self._outbox.thread and super().handle(record)
+
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a record."""
-        if threading.current_thread() is self._outbox.thread:
-            return  # what is told of the sending must not be sent
+        """Send a record."""
         try:
             line = self.format(record) + "\n"
         except Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -24,7 +25,7 @@ class Outbox:
         self._loop = asyncio.new_event_loop()
         self.client = RunClient(url, key)
         self.thread = threading.Thread(target=self._loop.run_forever, name="taskserver-outbox", daemon=True)
-        self.thread.start()
+        contextvars.Context().run(self.thread.start)  # it is nobody's, whoever came first
 
     @classmethod
     def to(cls, url: str, key: str) -> Outbox:
@@ -37,7 +38,8 @@ class Outbox:
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Begin something in the loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        # Not in the caller's context: what is logged on the way must not become output of the task that calls.
+        return contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, self._loop)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something there, and wait for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -126,7 +127,8 @@ class Output:
     def _open(self) -> Spool:
         if self._spool is None:
             self._spool = Spool(self._spool_folder, self._spool_limit, self._wake, self._say)
-            self._loop.call_soon_threadsafe(self._begin)
+            # Not in the writer's context: what the sender logs would become part of what it is to send.
+            self._loop.call_soon_threadsafe(self._begin, context=contextvars.Context())
         return self._spool
 
     def _begin(self) -> None:

@@ -3,8 +3,9 @@
 ``sys.stdout``, ``sys.stderr`` and the root logger are replaced once for the
 process; where their lines go is the business of the context (``contextvars``)
 of who writes. Threads that a task starts inherit its context, as all do from
-Python 3.14 on if it is told so. What belongs to no task goes where it went
-before.
+Python 3.14 on if it is told so; a pool's thread, which may outlive the task
+that was its first, takes over whose line it is with each call. What belongs to
+no task, or to one that has ended, goes where it went before.
 """
 
 from __future__ import annotations
@@ -16,20 +17,27 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from taskserver.model import Stream
-from taskserver.producer.pump import Stop
+from taskserver.producer.pump import Stop, write_all
 from taskserver.worker.command import start_pump, wait_for_pumps
+from taskserver.worker.context import CURRENT
 
-Write = Callable[[Stream, bytes], object]
+Write = Callable[[Stream, bytes], bool]
+"""Takes some output; False if it takes nothing any more."""
+
+T = TypeVar("T")
 
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # the time is kept with each line anyway
 
 _SINK: contextvars.ContextVar[Write | None] = contextvars.ContextVar("taskserver_sink", default=None)
 _installed = False
 _forked = False
+_own: dict[Stream, int] = {}
+"""Copies of descriptors 1 and 2, made before the first task got them; kept, as late lines may be on their way there."""
 
 
 class _Bytes(io.RawIOBase):
@@ -65,7 +73,9 @@ class CapturedStream(io.TextIOBase):
         sink = current_sink()
         if sink is None:
             return self._original.write(text)
-        sink(self._stream, text.encode("utf-8", "backslashreplace"))
+        data = text.encode("utf-8", "backslashreplace")
+        if not sink(self._stream, data):
+            self._write_late(data)
         return len(text)
 
     def write_bytes(self, data: bytes) -> None:
@@ -73,8 +83,16 @@ class CapturedStream(io.TextIOBase):
         sink = current_sink()
         if sink is None:
             self._original.write(data.decode("utf-8", "replace"))
+        elif not sink(self._stream, data):
+            self._write_late(data)
+
+    def _write_late(self, data: bytes) -> None:
+        """Write what comes from a task that has ended, at once: what waits in a buffer may end up with another one."""
+        if own := _own.get(self._stream):
+            write_all(own, data)
         else:
-            sink(self._stream, data)
+            self._original.write(data.decode("utf-8", "replace"))
+            self._original.flush()
 
     def flush(self) -> None:
         if current_sink() is None:
@@ -90,14 +108,45 @@ class CapturedStream(io.TextIOBase):
         return False
 
 
+class _NoLock:
+    """In the place of a handler's lock, whoever asks for it how."""
+
+    def acquire(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, *how: object) -> None:
+        """Do nothing."""
+
+
 class _Handler(logging.Handler):
-    """Log records of tasks; those of nobody's are left to whom they would go without it."""
+    """Log records of tasks; those of nobody's are left to whom they would go without it.
+
+    Tasks do not wait for each other: each output has a lock of its own, and one
+    that has no room must not hold up what others log, nor what the event loop
+    does that makes the room.
+    """
+
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """No lock: what is below is safe from any thread."""
+        self.lock = _NoLock()  # type: ignore[assignment]
 
     def emit(self, record: logging.LogRecord) -> None:
         sink = current_sink()
-        if sink is not None:
-            sink(Stream.STDERR, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
-        elif record.levelno >= logging.WARNING and len(logging.root.handlers) == 1 and logging.lastResort is not None:
+        try:
+            if sink is not None and sink(
+                Stream.STDERR, (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+            ):
+                return
+        except Exception:  # a record that does not fit its arguments fails no task: logging itself tells of it
+            self.handleError(record)
+            return
+        if record.levelno >= logging.WARNING and len(logging.root.handlers) == 1 and logging.lastResort is not None:
             logging.lastResort.handle(record)
 
 
@@ -139,7 +188,8 @@ def descriptors(sink: Write) -> Iterator[None]:
 
     Child processes and C code write there. For processes that run one task at a time.
     """
-    saved = {stream: os.dup(fd) for stream, fd in _FDS.items()}
+    if not _own:
+        _own.update({stream: os.dup(fd) for stream, fd in _FDS.items()})
     stop, pumps = Stop(), []
     for stream, fd in _FDS.items():
         read, write = os.pipe()
@@ -150,8 +200,7 @@ def descriptors(sink: Write) -> Iterator[None]:
         yield
     finally:
         for stream, fd in _FDS.items():
-            os.dup2(saved[stream], fd)
-            os.close(saved[stream])
+            os.dup2(_own[stream], fd)
         wait_for_pumps(pumps, stop)
 
 
@@ -165,7 +214,15 @@ def _note_fork() -> None:
 
 
 def _inherit_context() -> None:
-    """Let threads begin with a copy of the context in which they are started."""
+    """Let threads begin with a copy of the context that starts them, and calls in pools know whose they are."""
+    submit = ThreadPoolExecutor.submit
+
+    def submit_from_here(
+        pool: ThreadPoolExecutor, function: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> Future[T]:
+        return submit(pool, _as_here(function), *args, **kwargs)
+
+    ThreadPoolExecutor.submit = submit_from_here  # type: ignore[method-assign,assignment]
     if getattr(sys.flags, "thread_inherit_context", False):
         return
     start = threading.Thread.start
@@ -177,3 +234,21 @@ def _inherit_context() -> None:
         start(thread)
 
     threading.Thread.start = start_with_context  # type: ignore[method-assign,assignment]
+
+
+def _as_here(function: Callable[..., T]) -> Callable[..., T]:
+    """The function, as part of the task that runs here (if there is one), whoever may call it.
+
+    The rest of the context stays the caller's: a pool's initializer may have set something there.
+    """
+    sink, task = current_sink(), CURRENT.get()
+
+    def call(*args: Any, **kwargs: Any) -> T:
+        before = _SINK.set(sink), CURRENT.set(task)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _SINK.reset(before[0])
+            CURRENT.reset(before[1])
+
+    return call

@@ -30,7 +30,8 @@ class Claim:
     async def keep(self, changed: Callable[[], None]) -> None:
         """Renew it until it is lost; ``changed`` is called when it is, and when somebody asks the run to stop."""
         beat, backoff = min(self.lease / HEARTBEATS_PER_LEASE, MAX_BEAT), Backoff()
-        pause = beat
+        # The request for it may have waited for half a lease: then it is renewed at once.
+        pause = max(0.0, self._renewed_at + beat - time.monotonic())
         while not self.lost:
             await asyncio.sleep(min(pause, max(0.0, self._left())))
             asked = time.monotonic()

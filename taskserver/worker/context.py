@@ -33,12 +33,12 @@ class Context:
     try_number: int = 1
 
 
-CURRENT: ContextVar[Context] = ContextVar("taskserver_context")
+CURRENT: ContextVar[Context | None] = ContextVar("taskserver_context", default=None)
 
 
 def context() -> Context:
     """The context of the task that is running. Raises RuntimeError outside of one."""
-    try:
-        return CURRENT.get()
-    except LookupError:
-        raise RuntimeError("context() is for code that runs as a task") from None
+    current = CURRENT.get()
+    if current is None:
+        raise RuntimeError("context() is for code that runs as a task")
+    return current

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
-from taskserver.config import MAX_NAME_LENGTH, MAX_RETRIES
 from taskserver.dagmodel import KEY, KEY_ERROR
 from taskserver.worker import building
+from taskserver.worker.checks import check_name, check_retries
 from taskserver.worker.errors import DagError
 from taskserver.worker.graph import CANCEL, FINISH, Graph, Node, Output, Param
 from taskserver.worker.local import Tested, run_here
@@ -115,17 +115,15 @@ def dag(
     return make if function is None else make(function)
 
 
-def _check(function: Any, dag_id: str, display_name: str, retries: int, on_failure: str) -> None:
+def _check(function: Any, dag_id: str, display_name: object, retries: object, on_failure: object) -> None:
     if not inspect.isfunction(function):
         raise DagError(f"@dag must stand on a function, not on {function!r}")
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         raise DagError(f"dag {dag_id}: its function must be a plain one; its tasks may be async")
     if not KEY.fullmatch(dag_id):
         raise DagError(f"dag {dag_id!r}: its dag_id {KEY_ERROR}")
-    if len(display_name) > MAX_NAME_LENGTH or "\0" in display_name:
-        raise DagError(f"dag {dag_id}: its display_name must have at most {MAX_NAME_LENGTH} characters")
-    if not 0 <= retries <= MAX_RETRIES:
-        raise DagError(f"dag {dag_id}: retries must be 0 to {MAX_RETRIES}")
+    check_name(f"dag {dag_id}", "display_name", display_name)
+    check_retries(f"dag {dag_id}", retries)
     if on_failure not in (CANCEL, FINISH):
         raise DagError(f"dag {dag_id}: on_failure must be {CANCEL} or {FINISH}, not {on_failure!r}")
 

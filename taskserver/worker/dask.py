@@ -21,8 +21,8 @@ from taskserver.worker.record import GIVEN_BACK, LOST, Lost, Record
 from taskserver.worker.remote import Done, Job, Work, run_job
 from taskserver.worker.stopping import timed_out
 
-CONNECT_LIMIT = 30.0  # seconds for which a scheduler that is away is waited for; then its tries fail
-CONNECT_TIMEOUT = 5.0
+CONNECT_LIMIT = 30.0  # seconds for which a scheduler that is away is waited for; then its tries, or the start, fail
+CONNECT_TIMEOUT = 5.0  # for one attempt
 REMOTE_GRACE = 20.0  # seconds in which a try on the cluster hears that it is to stop (MAX_BEAT), and stops
 
 
@@ -53,13 +53,14 @@ class Dask(Executor):
         self._cluster: Client | None = None
         self._pool: PoolExecutor | None = None
         self._connecting = asyncio.Lock()
+        self._away = False
 
     async def start(self) -> None:
-        """Raises Unreachable if there is no scheduler."""
+        """Raises Unreachable if there is no scheduler for CONNECT_LIMIT seconds."""
         for source in self._sources:
             cloudpickle.register_pickle_by_value(sys.modules[module_name(source)])
         try:
-            await self._connect()
+            await self._insist()
         except OSError as error:
             raise Unreachable(f"cannot reach the Dask scheduler at {self._address}: {error}") from None
 
@@ -104,22 +105,35 @@ class Dask(Executor):
         self._pool = self._cluster.get_executor(pure=False, retries=0)  # type: ignore[no-untyped-call]
 
     async def _reconnect(self) -> None:
-        self._say(f"the Dask scheduler at {self._address} is away; trying again")
-        backoff, loop = Backoff(), asyncio.get_running_loop()
-        deadline = loop.time() + CONNECT_LIMIT
+        self._tell_away()
         old, self._cluster, self._pool = self._cluster, None, None
         if old is not None:
             await asyncio.to_thread(old.close, timeout=CONNECT_TIMEOUT)
+        await self._insist()
+
+    async def _insist(self) -> None:
+        """Connect, however often it takes. Raises OSError when CONNECT_LIMIT is over."""
+        backoff, loop = Backoff(), asyncio.get_running_loop()
+        deadline = loop.time() + CONNECT_LIMIT
         while True:
             try:
                 await self._connect()
             except OSError:
-                if loop.time() > deadline:
+                pause = backoff.next()
+                if loop.time() + pause > deadline:
                     raise
-                await asyncio.sleep(backoff.next())
+                self._tell_away()
+                await asyncio.sleep(pause)
             else:
-                self._say("the Dask scheduler is back")
-                return
+                break
+        if self._away:
+            self._away = False
+            self._say("the Dask scheduler is back")
+
+    def _tell_away(self) -> None:
+        if not self._away:
+            self._away = True
+            self._say(f"the Dask scheduler at {self._address} is away; trying again")
 
     # --- one try ---------------------------------------------------------------------
 

@@ -39,20 +39,23 @@ class Marker:
 
     label: str
 
-    def _unknown(self) -> NoReturn:
+    def __repr__(self) -> str:
+        return f"<{self.label}>"
+
+    def _unknown(self, *_: object) -> NoReturn:
         raise TypeError(f"{self.label} is known only when the dag runs: pass it to a task, and use it there")
 
-    def __iter__(self) -> Iterator[Any]:
-        self._unknown()
-
-    def __bool__(self) -> bool:
-        self._unknown()
-
-    def __len__(self) -> int:
-        self._unknown()
-
-    def __getitem__(self, key: Any) -> Any:
-        self._unknown()
+    # Each of these would say something wrong of the value without a word, or say with other words that it cannot.
+    __str__ = __format__ = __bytes__ = _unknown
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _unknown
+    __hash__ = _unknown  # `n in {1, 2}` compares nothing if the hashes differ
+    __bool__ = __int__ = __float__ = __complex__ = __index__ = __round__ = _unknown
+    __iter__ = __len__ = __contains__ = __getitem__ = __setitem__ = __delitem__ = __reversed__ = _unknown
+    __add__ = __sub__ = __mul__ = __matmul__ = __truediv__ = __floordiv__ = __mod__ = __divmod__ = __pow__ = _unknown
+    __radd__ = __rsub__ = __rmul__ = __rmatmul__ = __rtruediv__ = __rfloordiv__ = _unknown
+    __rmod__ = __rdivmod__ = __rpow__ = _unknown
+    __and__ = __or__ = __xor__ = __rand__ = __ror__ = __rxor__ = _unknown
+    __neg__ = __pos__ = __abs__ = __invert__ = _unknown
 
 
 class Param(Marker):

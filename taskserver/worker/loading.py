@@ -18,6 +18,7 @@ from taskserver.worker.errors import DagError
 def load_dags(sources: Sequence[str]) -> dict[str, Dag]:
     """The dags of modules (``package.module``) and files (``folder/file.py``) by their names.
 
+    Modules are found in the current folder too.
     Raises DagError for what cannot be loaded, two dags of one name, and a source without a dag.
     """
     dags: dict[str, Dag] = {}
@@ -47,7 +48,7 @@ def _load(source: str) -> list[Dag]:
     declared: list[Dag] = []
     token = building.DECLARED.set(declared)
     try:
-        module = _import_file(source) if is_file(source) else importlib.import_module(source)
+        module = _import_file(source) if is_file(source) else _import_module(source)
     except DagError:
         raise
     except SyntaxError as error:
@@ -63,6 +64,13 @@ def _load(source: str) -> list[Dag]:
     # One that was imported before declares nothing anew.
     here = [value for value in vars(module).values() if isinstance(value, Dag)]
     return list({id(dag): dag for dag in [*declared, *here]}.values())
+
+
+def _import_module(source: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:  # with `python -m` it is there, with an installed command it is not
+        sys.path.insert(0, here)
+    return importlib.import_module(source)
 
 
 def _import_file(source: str) -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import itertools
 from collections.abc import Iterator, Mapping
@@ -192,17 +193,27 @@ class Progress:
         return not self._stopping and all(self.states[up] is State.SUCCESS for up in node.upstream)
 
     def _fill(self, value: Any) -> Any:
-        """A value with what its markers stand for; of a task without a value None."""
+        """A copy of a value with what its markers stand for; of a task without a value None.
+
+        A copy, since the value is the dag's, and what a run does with it is no other run's business.
+        """
         if isinstance(value, Output):
             return self.values.get(value.task_id)
         if isinstance(value, Param):
             return self.arguments[value.name]
+        if isinstance(value, dict):
+            filled = copy.copy(value)  # of the same kind: a defaultdict, for example
+            filled.update({name: self._fill(one) for name, one in value.items()})
+            return filled
         if isinstance(value, Mapping):
             return {name: self._fill(one) for name, one in value.items()}
         if isinstance(value, list):
-            return [self._fill(one) for one in value]
+            items = copy.copy(value)
+            items[:] = [self._fill(one) for one in value]
+            return items
         if isinstance(value, tuple):
-            return tuple(self._fill(one) for one in value)
+            make = getattr(value, "_make", tuple)  # of namedtuples
+            return make(self._fill(one) for one in value)
         return value
 
     def _instances(self, node: Node) -> tuple[list[Call], str]:

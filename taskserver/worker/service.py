@@ -71,8 +71,9 @@ class Worker:
             loop.add_signal_handler(number, self.stop)
         try:
             await self._register()
-            await self._executor.start()
-            self._say(f"working on {', '.join(sorted(self._dags))}")
+            await self._unless_stopped(self._executor.start())
+            if not self._stopping.is_set():
+                self._say(f"working on {', '.join(sorted(self._dags))}")
             self._claiming = asyncio.create_task(self._claim_runs())
             stopped = asyncio.ensure_future(self._stopping.wait())
             await asyncio.wait({self._claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)

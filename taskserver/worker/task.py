@@ -9,9 +9,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, overload
 
-from taskserver.config import MAX_NAME_LENGTH, MAX_RETRIES
 from taskserver.dagmodel import KEY, KEY_ERROR
 from taskserver.worker import building
+from taskserver.worker.checks import check_name, check_number, check_retries
 from taskserver.worker.errors import DagError
 from taskserver.worker.graph import ALL_DONE, ALL_SUCCESS, Marker, Node, Output, TaskSettings
 
@@ -62,6 +62,10 @@ class TaskFunction:
     def override(self, **settings: Any) -> TaskFunction:
         """The task with other settings (those of ``@task``): a name of its own for a second call, for example."""
         return TaskFunction(self.function, make_settings(self.settings, settings), self._fixed)
+
+    def as_result(self) -> TaskFunction:
+        """The task with its value as a result of the dag; see ``result``."""
+        return TaskFunction(self.function, replace(self.settings, result=True), self._fixed)
 
     def _add(self, node: Node) -> Output:
         graph = building.GRAPH.get()
@@ -138,7 +142,7 @@ def result(decorated: Any) -> TaskFunction:
     if not isinstance(decorated, TaskFunction):
         name = getattr(decorated, "__name__", repr(decorated))
         raise DagError(f"@result must stand on top of @task: {name} is not a task")
-    return TaskFunction(decorated.function, replace(decorated.settings, result=True), {})
+    return decorated.as_result()
 
 
 def make_settings(base: TaskSettings, given: Mapping[str, Any]) -> TaskSettings:
@@ -158,16 +162,18 @@ def _check(settings: TaskSettings) -> None:
     where = f"task {settings.task_id}"
     if not isinstance(settings.task_id, str) or not KEY.fullmatch(settings.task_id):
         raise DagError(f"{where}: its task_id {KEY_ERROR}")
-    if len(settings.name) > MAX_NAME_LENGTH or "\0" in settings.name:
-        raise DagError(f"{where}: its name must have at most {MAX_NAME_LENGTH} characters")
-    if not isinstance(settings.retries, int) or not 0 <= settings.retries <= MAX_RETRIES:
-        raise DagError(f"{where}: retries must be 0 to {MAX_RETRIES}")
+    check_name(where, "name", settings.name)
+    check_retries(where, settings.retries)
+    for setting in ("retry_delay", "max_retry_delay", "backoff"):
+        check_number(where, setting, getattr(settings, setting))
     if settings.trigger_rule not in (ALL_SUCCESS, ALL_DONE):
         raise DagError(f"{where}: trigger_rule must be {ALL_SUCCESS} or {ALL_DONE}, not {settings.trigger_rule!r}")
     if settings.retry_delay < 0 or settings.max_retry_delay < 0 or settings.backoff < 1:
         raise DagError(f"{where}: delays must not be negative, and backoff must be at least 1")
-    if settings.timeout is not None and settings.timeout <= 0:
-        raise DagError(f"{where}: timeout must be more than 0 seconds")
+    if settings.timeout is not None:
+        check_number(where, "timeout", settings.timeout)
+        if settings.timeout <= 0:
+            raise DagError(f"{where}: timeout must be more than 0 seconds")
 
 
 def _seconds(value: Seconds | None) -> float | None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from taskserver.config import Limits, Settings
 from taskserver.model import Scope
+from tests.api.conftest import Serve
 from tests.api.conversation import CONNECT, V1, Answer, Api, refused
 from tests.api.work import CLAIM, add_task, claim, queued, register
 from tests.eventually import eventually
@@ -89,6 +91,20 @@ async def test_a_shutdown_answers_with_202(api: Api) -> None:
     await waiting(api)
     api.services.waits.drain()
     assert (await calling).status == 202
+
+
+async def test_without_a_place_to_wait_the_run_that_was_triggered_is_told_all_the_same(serve: Serve) -> None:
+    api = await serve(Settings(limits=Limits(waiters_per_key=1)))
+    await register(api)
+    task_id = await api.create()
+    async with api.waiting(f"/tasks/{task_id}", wait=20):
+        for wait, headers in (("?wait=20", {}), ("", {"Prefer": "wait=20"})):
+            answer = await api.ask("POST", f"/dags/etl/run{wait}", body={}, headers=headers)
+            assert (answer.status, answer.json["state"]) == (202, "queued")
+            assert "Preference-Applied" not in answer.headers, "it was not waited for"
+            assert answer.headers["Location"] == f"{V1}/runs/{answer.json['id']}/result"
+            refused(await api.ask("GET", f"/runs/{answer.json['id']}/result", wait=1), 429, 1020)
+        await api.finish(task_id)
 
 
 class TestIdempotency:

@@ -9,6 +9,8 @@ from types import TracebackType
 
 from tests.server import until
 
+START_LIMIT = 60.0  # seconds: it imports distributed, which takes its time beside other tests
+REGISTERED = "Registered to:"  # what a worker says once, when the scheduler has taken it
 LOCAL = ("--host", "127.0.0.1", "--no-dashboard")
 
 
@@ -51,16 +53,16 @@ class Cluster:
         """Start the scheduler and wait until it listens."""
         before = self.log.count("Scheduler at:")
         self.scheduler = self._start("dask_scheduler", "--port", port)
-        until(lambda: self.log.count("Scheduler at:") > before, "the scheduler")
+        until(lambda: self.log.count("Scheduler at:") > before, "the scheduler", START_LIMIT)
         line = [line for line in self.log.splitlines() if "Scheduler at:" in line][-1]
         self.address = "tcp://" + line.rpartition("tcp://")[2].strip()
 
     def add_worker(self) -> None:
         """Start one more worker and wait until the scheduler knows it."""
-        before = self.log.count("Starting established connection")
+        before = self.log.count(REGISTERED)
         worker = ("--nworkers", "1", "--nthreads", "4", "--no-nanny", "--local-directory", str(self.folder))
         self.workers.append(self._start("dask_worker", self.address, *worker))
-        until(lambda: self.log.count("Starting established connection") >= before + 2, "the worker's registration")
+        until(lambda: self.log.count(REGISTERED) > before, "the worker's registration", START_LIMIT)
 
     def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", f"distributed.cli.{module}", *arguments, *LOCAL]

@@ -106,7 +106,7 @@ def test_a_mapped_task_of_many_items_is_shared_by_workers(server: Server, taskse
     with working(taskserver, SOUND) as one, working(taskserver, SOUND) as other:
         answers = [call(server, "many", count=50) for _ in range(6)]
         assert [answer["results"] for answer in answers] == [{"total": 2450}] * 6
-        assert (one.err + other.err).count(": success") == 6
+        until(lambda: (one.err + other.err).count(": success") == 6, "the workers' word of it")
 
 
 def states(server: Server, run: str) -> dict[str, str]:

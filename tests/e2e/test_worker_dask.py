@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Cluster
+from tests.e2e.cluster import START_LIMIT, Cluster
 from tests.e2e.commands import Commands
 from tests.e2e.workers import DAGS, call, result, tasks_of, trigger, until_ended, working
 from tests.server import Server, until
 
 SOUND, FAULTY = str(DAGS / "sound.py"), str(DAGS / "faulty.py")
+WAIT = 55  # seconds for an answer: a Dask worker that has just started imports much
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_tasks_run_there_and_print_into_their_own_output(
     server: Server, taskserver: Commands, cluster: Cluster
 ) -> None:
     with working(taskserver, SOUND, "--executor", cluster.executor):
-        answer = call(server, "printing")
+        answer = call(server, "printing", WAIT)
         assert (answer["state"], answer["results"]) == ("success", {"awaits": 3}), answer
         tasks = tasks_of(server, answer["id"])
         for index, name in enumerate("abc"):
@@ -35,10 +37,29 @@ def test_tasks_run_there_and_print_into_their_own_output(
                 f"{name} begins", f"{name} complains", f"{name} writes bytes", f"{name} has a thread", f"{name} ends"
             ]  # fmt: skip
             assert f"INFO sound: {name} logs" in lines
-        assert call(server, "many", count=40)["results"] == {"total": 1560}
-        assert call(server, "retrying")["results"] == {"third_time": 3}
-        assert call(server, "commands")["error"] == "task fails has failed: command exited with code 3"
+        assert call(server, "many", WAIT, count=40)["results"] == {"total": 1560}
+        assert call(server, "retrying", WAIT)["results"] == {"third_time": 3}
+        assert call(server, "commands", WAIT)["error"] == "task fails has failed: command exited with code 3"
     assert server.key not in cluster.log
+
+
+def test_tasks_that_do_what_they_should_not_fail_with_a_reason(
+    server: Server, taskserver: Commands, cluster: Cluster
+) -> None:
+    faults = {
+        "raises": "ValueError: what was given is no good",
+        "exits": "the task called sys.exit(3)",
+        "generates": "return list(...) of it",
+        "returns_object": "returned a object that cannot be JSON",
+        "hangs": "timed out after 1 s",
+    }
+    with working(taskserver, FAULTY, "--executor", cluster.executor):
+        for dag_id, error in faults.items():
+            answer = call(server, dag_id, WAIT)
+            assert (answer["state"], error in answer["error"]) == ("failed", True), answer
+            task = tasks_of(server, answer["id"])["work", -1, 1]
+            assert (task["state"], error in task["error"]) == ("failed", True), task
+        assert call(server, "forks", WAIT)["results"] == {"work": 2}, "the Dask worker has survived all of them"
 
 
 def test_a_dask_worker_dies_and_no_task_is_run_twice(
@@ -49,13 +70,13 @@ def test_a_dask_worker_dies_and_no_task_is_run_twice(
         until(lambda: "slow" in begun(tmp_path), "the slow task")
         cluster.workers[0].kill()
         cluster.add_worker()
-        answer = result(server, run, 55)
+        answer = result(server, run, WAIT)
         tasks = until_ended(server, run)
         assert answer["state"] == "failed", answer
         assert "Dask" in answer["error"]
         assert tasks["slow", -1, 1]["state"] == "failed"
         assert begun(tmp_path) == ["first", "slow"]
-        assert call(server, "retrying")["results"] == {"third_time": 3}, "the cluster works on"
+        assert call(server, "retrying", WAIT)["results"] == {"third_time": 3}, "the cluster works on"
 
 
 def test_the_scheduler_dies_and_comes_back(
@@ -66,19 +87,38 @@ def test_the_scheduler_dies_and_comes_back(
         until(lambda: "slow" in begun(tmp_path), "the slow task")
         cluster.scheduler.kill()
         cluster.scheduler.wait()
-        answer = result(server, run, 55)
+        answer = result(server, run, WAIT)
         assert answer["state"] == "failed", worker.err
         assert "Dask" in answer["error"]
         cluster.workers[0].kill()
         cluster.start_scheduler(cluster.address.rpartition(":")[2])
         cluster.add_worker()
-        assert call(server, "retrying", 55)["results"] == {"third_time": 3}, worker.err
+        assert call(server, "retrying", WAIT)["results"] == {"third_time": 3}, worker.err
     assert begun(tmp_path) == ["first", "slow"]
 
 
 def test_without_a_scheduler_it_does_not_start(server: Server, taskserver: Commands) -> None:
     done = taskserver("worker", SOUND, "--executor", "dask://127.0.0.1:1")
     assert (done.code, "cannot reach the Dask scheduler at tcp://127.0.0.1:1" in done.err) == (69, True), done.err
+
+
+def test_a_scheduler_that_is_late_is_waited_for(server: Server, taskserver: Commands, cluster: Cluster) -> None:
+    port = cluster.address.rpartition(":")[2]
+    for process in (cluster.scheduler, *cluster.workers):
+        process.kill()
+        process.wait()
+    with taskserver.start("worker", SOUND, "--executor", cluster.executor) as worker:
+        until(lambda: "trying again" in worker.err, "the first attempt", START_LIMIT)
+        cluster.start_scheduler(port)
+        until(lambda: "working on" in worker.err, "the worker's start", START_LIMIT)
+
+
+def test_who_waits_for_a_scheduler_can_be_stopped(server: Server, taskserver: Commands) -> None:
+    with taskserver.start("worker", SOUND, "--executor", "dask://127.0.0.1:1") as worker:
+        until(lambda: "trying again" in worker.err, "the first attempt", START_LIMIT)
+        worker.signal(signal.SIGTERM)
+        assert worker.end().code == 0
+        assert "working on" not in worker.err
 
 
 def begun(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from tests.e2e.workers import DAGS, call, result, tasks_of, trigger, until_ended
 from tests.server import Server, until
 
 SOUND, FAULTY = str(DAGS / "sound.py"), str(DAGS / "faulty.py")
-LEASE = "2"  # seconds, so that a dead worker is missed soon
+LEASE = "6"  # seconds, so that a dead worker is missed soon, and one on a busy machine is not
 both = pytest.mark.parametrize("executor", ["threads", "processes"])
 
 
@@ -39,7 +39,7 @@ class TestDeaths:
             worker.process.wait()
         with working(taskserver, *options):
             assert result(server, runs["where"])["state"] == "interrupted"
-            until(lambda: begun(tmp_path).count("slow") == 3, "the second try")
+            until(lambda: begun(tmp_path).count("slow") >= 3, "the second try")
             (tmp_path / "go").touch()
             answer = result(server, runs["again"])
         assert (answer["state"], answer["results"]) == ("success", {"slow": 2})

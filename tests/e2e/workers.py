@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.e2e import cluster
 from tests.e2e.commands import Commands, Running
-from tests.server import Server, until
+from tests.server import EVENT_LIMIT, Server, until
 
 DAGS = Path(__file__).parents[1] / "dags"
 
@@ -17,7 +18,8 @@ DAGS = Path(__file__).parents[1] / "dags"
 def working(taskserver: Commands, *arguments: str) -> Iterator[Running]:
     """A worker that has begun to claim runs; it is killed at the end."""
     with taskserver.start("worker", *arguments) as worker:
-        until(lambda: "working on" in worker.err or worker.process.poll() is not None, "the worker's start")
+        limit = cluster.START_LIMIT if any("dask://" in argument for argument in arguments) else EVENT_LIMIT
+        until(lambda: "working on" in worker.err or worker.process.poll() is not None, "the worker's start", limit)
         assert worker.process.poll() is None, worker.err
         yield worker
 

@@ -8,6 +8,7 @@ import pytest
 
 from taskserver.client import Unreachable
 from taskserver.producer import TaskHandler
+from taskserver.producer.outbox import Outbox
 from tests.server import Server
 
 
@@ -46,6 +47,22 @@ def test_a_record_that_cannot_be_formatted_is_told_as_logging_does(
     logger_with(handler).info("%d", "x")
     handler.close()
     assert "Logging error" in capsys.readouterr().err
+
+
+def test_who_sends_does_not_wait_for_who_waits_for_the_sending(server: Server) -> None:
+    handler = TaskHandler(server.url, server.key)
+    outbox = Outbox.to(server.url, server.key)
+
+    async def logs() -> None:
+        logger_with(handler).info("of the sending")
+
+    handler.acquire()  # as somebody who logs has while there is no room
+    try:
+        outbox.start(logs()).result(20)
+    finally:
+        handler.release()
+    handler.close()
+    assert server.get(f"/v1/tasks/{handler.task_id}").json["output"] == []
 
 
 def test_a_server_that_is_not_there_is_told_at_once() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -74,6 +75,17 @@ class TestResults:
             result(double).expand(n=[1, 2, 3])
 
         assert my_dag.test().results == {"double": [2, 4, 6]}
+
+    def test_one_with_fixed_arguments_keeps_them(self) -> None:
+        @task
+        def joined(a: int, b: int, c: int = 0) -> list[int]:
+            return [a, b, c]
+
+        @dag
+        def my_dag() -> None:
+            result(joined.partial(b=1, c=9)).expand(a=[1, 2])
+
+        assert my_dag.test().results == {"joined": [[1, 1, 9], [2, 1, 9]]}
 
 
 class TestMapping:
@@ -152,6 +164,23 @@ class TestRunning:
             return takes({"a": [one(), (name, 2)], "b": 3})
 
         assert my_dag.test().results == {"takes": {"a": [1, ["x", 2]], "b": 3}}
+
+    def test_what_was_written_arrives_as_what_it_is_and_is_no_other_runs(self) -> None:
+        class Point(NamedTuple):
+            x: int
+            y: Any
+
+        @task
+        def takes(point: Point, seen: defaultdict[str, list[int]]) -> list[Any]:
+            seen["new"].append(point.x)
+            return [type(seen).__name__, point.y, dict(seen)]
+
+        @dag
+        def my_dag(n: int = 5) -> Any:
+            return takes(Point(1, [n]), defaultdict(list, {"old": [7]}))
+
+        for _ in range(2):
+            assert my_dag.test().results == {"takes": ["defaultdict", [5], {"old": [7], "new": [1]}]}
 
     def test_async_functions_and_context(self) -> None:
         @task
@@ -286,12 +315,19 @@ def other_dag() -> None:
         (lambda: dag(dag_id="a/b")(twice), "its dag_id must be"),
         (lambda: dag(on_failure="ignore")(twice), "on_failure must be"),
         (lambda: dag(retries=-1)(twice), "retries must be"),
+        (lambda: dag(retries="3")(twice), "retries must be 0 to 100, not '3'"),  # type: ignore[call-overload]
+        (lambda: dag(display_name=None)(twice), "its display_name must be a text"),  # type: ignore[call-overload]
         (lambda: result(print), "@result must stand on top of @task"),
         (lambda: task(one), "@task must stand on a function"),
         (lambda: task(generator), "a generator is not a value"),
         (lambda: task(retry=1)(print), "there is no setting retry"),
         (lambda: task(trigger_rule="one_failed")(print), "trigger_rule must be"),
         (lambda: task(timeout=0)(print), "timeout must be"),
+        (lambda: task(timeout="5")(print), "timeout must be a number, not '5'"),
+        (lambda: task(retry_delay=None)(print), "retry_delay must be a number, not None"),
+        (lambda: task(backoff=float("nan"))(print), "backoff must be a number, not nan"),
+        (lambda: task(retries=True)(print), "retries must be 0 to 100, not True"),
+        (lambda: task(name=None)(print), "its name must be a text"),
         (lambda: task(task_id="a b")(print), "its task_id must be"),
         (one, "outside of a @dag function"),
         (lambda: dag(starred), "cannot be filled from conf"),
@@ -320,6 +356,29 @@ def test_a_body_that_cannot_be_is_refused(body: Callable[[], Any], error: type[E
         body()
 
     with pytest.raises(error, match=words):
+        dag(my_dag)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        str, "hello {}".format, "{:>5}".format, lambda n: f"{n}", lambda n: f"{n:d}", "%s".__mod__, print,
+        lambda n: n == 1, lambda n: n != 1, lambda n: n < 1, lambda n: n <= 1, lambda n: n > 1, lambda n: n >= 1,
+        lambda n: n in (1, 2), lambda n: n in {1, 2}, lambda n: 1 in n, lambda n: n in [[1]], lambda n: {n: 1},
+        lambda n: n + 1, lambda n: 1 - n, lambda n: "a" + n, lambda n: "%d" * n, lambda n: 2**n, lambda n: n // 2,
+        lambda n: n % 2, lambda n: divmod(7, n), lambda n: n & 1, lambda n: 1 | n, lambda n: -n, abs, round,
+        int, float, complex, bool, len, list, range, sum, bytes, hash, reversed, lambda n: "abc"[n], lambda n: n[0],
+        lambda n: not n, lambda n: n and 1,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["parameter", "value"])
+def test_what_is_not_known_yet_says_so_however_it_is_used(use: Callable[[Any], object], kind: str) -> None:
+    def my_dag(n: Any) -> None:
+        used = n if kind == "parameter" else double(n)
+        assert repr(used) == ("<the dag's parameter n>" if kind == "parameter" else "<the value of task double>")
+        use(used)
+
+    with pytest.raises(TypeError, match="known only when the dag runs: pass it to a task"):
         dag(my_dag)
 
 

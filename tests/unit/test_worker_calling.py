@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -132,6 +135,18 @@ def test_streams_of_commands_are_told_apart() -> None:
     assert sorted(written) == [(Stream.STDOUT, b"out\n"), (Stream.STDERR, b"err\n")]
 
 
+@dataclass(frozen=True)
+class Point:
+    x: float
+    rest: Any
+
+
+class Odds(Enum):
+    NONE = math.nan
+    ALL = math.inf
+    DEBT = -math.inf
+
+
 class TestValues:
     @pytest.mark.parametrize(
         ("value", "words"),
@@ -147,6 +162,14 @@ class TestValues:
         with pytest.raises(BadValue, match=words):
             encode_value(value)
 
-    @pytest.mark.parametrize("value", [None, 1, "x", [1, [2]], {"a": {"b": [None]}}])
+    @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+    def test_no_number_becomes_null_without_a_word(self, number: float) -> None:
+        for value in (number, [None, number], {"a": {"b": (1, number)}}, Point(0, [number]), Odds(number)):
+            with pytest.raises(BadValue, match=f"has returned {number}, which JSON has no word for"):
+                encode_value(value)
+
+    @pytest.mark.parametrize(
+        "value", [None, 1, 0.5, "null", [1, [2]], {"a": {"b": [None]}}, {"null": [None, 1.5, Point(1, None)]}]
+    )
     def test_what_can(self, value: Any) -> None:
         assert encode_value(value) == encode_value([value])[1:-1]

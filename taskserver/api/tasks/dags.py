@@ -12,7 +12,7 @@ from taskserver.api.tasks.run_schemas import DagBody, TriggerBody
 from taskserver.config import MAX_NAME_LENGTH
 from taskserver.dagmodel import KEY, KEY_ERROR, Dag, DagTask, NewRun, Run, manual_run_id, once_run_id, uuid7
 from taskserver.encoding import dumps, isotime, run_summary
-from taskserver.errors import BadParameter
+from taskserver.errors import BadParameter, TooManyWaiters
 from taskserver.model import Scope, now_us
 from taskserver.web.context import caller, services
 from taskserver.web.params import body, query
@@ -52,7 +52,11 @@ async def call_dag(request: web.Request) -> web.StreamResponse:
     """Queue a run and wait for what comes out."""
     args = query(request, RESULT_QUERY)
     caller(request).require(Scope.READ)  # before anything is queued whose result the caller may not see
-    return await answer_result(request, await _trigger(request), args["wait"])
+    run = await _trigger(request)
+    try:
+        return await answer_result(request, run, args["wait"])
+    except TooManyWaiters:  # the run is there: a refusal would have it triggered again
+        return await answer_result(request, run, 0)
 
 
 async def _trigger(request: web.Request) -> Run:

@@ -191,7 +191,7 @@ ROUTES = (
         headers=described.CallHeaders(),
         body=dags.TRIGGER,
         answers=RESULT,
-        fails=(errors.DagNotFound, errors.RunExists, errors.TooManyWaiters),
+        fails=(errors.DagNotFound, errors.RunExists),
     ),
     Route(
         "GET",
