@@ -21,7 +21,8 @@ from taskserver.worker.record import GIVEN_BACK, LOST, Lost, Record
 from taskserver.worker.remote import Done, Job, Work, run_job
 from taskserver.worker.stopping import timed_out
 
-CONNECT_LIMIT = 30.0  # seconds for which a scheduler that is away is waited for; then its tries, or the start, fail
+START_LIMIT = 12.0  # seconds for which a scheduler is waited for at the start: two attempts, if it does not even refuse
+CONNECT_LIMIT = 30.0  # the same for one that has gone away; then its tries fail
 CONNECT_TIMEOUT = 5.0  # for one attempt
 REMOTE_GRACE = 20.0  # seconds in which a try on the cluster hears that it is to stop (MAX_BEAT), and stops
 
@@ -56,11 +57,11 @@ class Dask(Executor):
         self._away = False
 
     async def start(self) -> None:
-        """Raises Unreachable if there is no scheduler for CONNECT_LIMIT seconds."""
+        """Raises Unreachable if there is no scheduler for START_LIMIT seconds."""
         for source in self._sources:
             cloudpickle.register_pickle_by_value(sys.modules[module_name(source)])
         try:
-            await self._insist()
+            await self._insist(START_LIMIT)
         except OSError as error:
             raise Unreachable(f"cannot reach the Dask scheduler at {self._address}: {error}") from None
 
@@ -109,12 +110,12 @@ class Dask(Executor):
         old, self._cluster, self._pool = self._cluster, None, None
         if old is not None:
             await asyncio.to_thread(old.close, timeout=CONNECT_TIMEOUT)
-        await self._insist()
+        await self._insist(CONNECT_LIMIT)
 
-    async def _insist(self) -> None:
-        """Connect, however often it takes. Raises OSError when CONNECT_LIMIT is over."""
+    async def _insist(self, limit: float) -> None:
+        """Connect, however often it takes. Raises OSError when so many seconds are over."""
         backoff, loop = Backoff(), asyncio.get_running_loop()
-        deadline = loop.time() + CONNECT_LIMIT
+        deadline = loop.time() + limit
         while True:
             try:
                 await self._connect()

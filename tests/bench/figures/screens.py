@@ -69,8 +69,9 @@ class Screens(Figure):
         f"The dashboard's page of a finished and sealed task of {ARCHIVE.lines:,} lines in headless Chromium. First"
         " screen: from the navigation's start until all rows of the screen are drawn; end: from the key End until the"
         f" last line and all others of its screen are drawn, the first time after a load; medians of {LOADS} loads a"
-        f" round. Frames: the time between two of them, 99th percentile of {SCROLLED[0]}, while the output is scrolled by"
-        f" {SCROLLED[1]} pixels a frame from its start. Heap: what JavaScript's heap holds after a garbage collection when every {STEP}th line has been"
+        f" round. Frames: the time between two, 99th percentile of {SCROLLED[0]}, while the output is scrolled by"
+        f" {SCROLLED[1]} pixels a frame from its start."
+        f" Heap: what JavaScript's heap holds after a garbage collection when every {STEP}th line has been"
         " stopped at on the way from the first line to the last."
     )
     metrics = (
