@@ -155,8 +155,6 @@ class Dask(Executor):
                 return future.result()
             future.cancel()
             one.left_behind = True
-            if one.stopper.reason == GIVEN_BACK:
-                return Done(Ended(None), GIVEN_BACK)
             return await self._end_lost(one, "; it did not stop on its Dask worker")
         finally:
             if timer is not None:
@@ -185,6 +183,9 @@ class Dask(Executor):
 
     async def _end_lost(self, one: Try, error: str) -> Done:
         """Tell the server of a try that the cluster has lost."""
+        if one.stopper.reason == GIVEN_BACK:
+            one.left_behind = True  # for all that is known
+            return Done(Ended(None), GIVEN_BACK)
         ended = given_up(one, error) if one.stopper.reason else Ended(None, FAILED_CODE, error)
         record = Record(self._client, one.place, await self._find(one) or one.task)
         try:

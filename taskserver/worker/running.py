@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -35,13 +35,17 @@ STOP_LIMIT = 30.0  # seconds; each executor has given up earlier
 
 @dataclass(frozen=True)
 class Shared:
-    """What the runs of a worker share: ``slots`` for as many tries as run at once; ``draining``: nothing new begins."""
+    """What the runs of a worker share: ``slots`` for as many tries as run at once; ``draining``: nothing new begins.
+
+    ``kept`` renews the claims of runs of which something cannot be stopped, for as long as this process lives.
+    """
 
     client: RunClient
     executor: Executor
     slots: asyncio.Semaphore
     draining: asyncio.Event
     say: Say
+    kept: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class Running:
@@ -74,7 +78,7 @@ class Running:
 
     async def work(self) -> str:
         """Do all there is to do; how it has ended: its state, ``given back``, ``left to its lease`` or ``lost``."""
-        keeping = asyncio.create_task(self._claim.keep(self._on_change))
+        keeping = self._keeping = asyncio.create_task(self._claim.keep(self._on_change))
         try:
             await self._insist(self._remember)
             try:
@@ -92,7 +96,8 @@ class Running:
                 await self._finish(f"the worker has failed: {type(error).__name__}: {error}")
             raise
         finally:
-            keeping.cancel()
+            if keeping not in self._shared.kept:
+                keeping.cancel()
             self._halt.set()
             await self._stop_all(LOST)
             for holding in self._held.values():
@@ -107,7 +112,7 @@ class Running:
                 if not draining.done() or self._over:
                     self._begin()
                 if not self._at_work and not progress.over and draining.done() and not self._over:
-                    return await self._give_back()
+                    return await self._stop_and_give_back()
                 if self._at_work:
                     events = {*self._at_work, changed} | (set() if draining.done() else {draining})
                     await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
@@ -254,10 +259,8 @@ class Running:
     async def _stop_and_give_back(self) -> str:
         """Give the run back when nothing of it runs any more: whoever gets it begins at once."""
         if not await self._stop_all(GIVEN_BACK):
-            return "left to its lease"  # the process, and what runs in it, ends before that is over
-        return await self._give_back()
-
-    async def _give_back(self) -> str:
+            self._shared.kept.add(self._keeping)
+            return "left to its lease"
         await self._insist(lambda: self._client.release(self._run.id, self._run.claim))
         return "given back"
 

@@ -34,13 +34,13 @@ fleeting = dag(dag_id="fleeting")(lingering.function)
 
 @dag(retries=1)
 def program(folder: str, stubborn: bool = False) -> Any:
-    """Its first try is a command that goes on for ever; a stubborn one, and all its children, ignore SIGTERM."""
+    """Its first try is a command that goes on for minutes; a stubborn one does not end with a SIGTERM."""
 
     @task.command
     def runs(folder: str, stubborn: bool) -> str:
         if context().try_number > 1:
             return "echo again"
-        return f"{'trap : TERM;' if stubborn else ''} echo $$ > {folder}/pid; while :; do sleep 0.1; done"
+        return f"{'trap : TERM;' if stubborn else ''} echo $$ > {folder}/pid; for n in $(seq 3000); do sleep 0.1; done"
 
     return runs(folder, stubborn)
 

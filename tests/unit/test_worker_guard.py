@@ -90,7 +90,7 @@ def test_a_guard_that_is_killed_is_replaced() -> None:
 
 
 def test_a_forked_copy_of_the_process_keeps_nothing_alive() -> None:
-    with running("started(); print(os.fork(), flush=True); time.sleep(600)") as process:
+    with running("started()\nif copy := os.fork():\n    print(copy, flush=True)\ntime.sleep(600)") as process:
         command, copy = pid_from(process), pid_from(process)
         try:
             process.kill()
