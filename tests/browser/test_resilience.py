@@ -37,6 +37,21 @@ def banner(page: Page, text: str) -> None:
     expect(page.locator("#banner")).to_have_text(text)
 
 
+def note_banners(page: Page) -> None:
+    """Begin to note what the banner says: some of it is shown for a few seconds only."""
+    page.locator("#banner").evaluate(
+        """(banner) => {
+          window.banners = [];
+          new MutationObserver(() => window.banners.push(banner.textContent)).observe(banner, { childList: true });
+        }"""
+    )
+
+
+def until_noted(page: Page, text: str) -> None:
+    """Wait until the banner has said this since ``note_banners``."""
+    page.wait_for_function("(text) => window.banners.includes(text)", arg=text)
+
+
 def test_the_list_goes_on_after_a_restart(signed_in: Page, server: Server) -> None:
     build = running(server, "build", "a")
     expect(row(signed_in, "build")).to_contain_text("running")
@@ -66,12 +81,13 @@ def test_output_goes_on_after_a_restart_with_nothing_missing_or_doubled(signed_i
     task_id = running(server, "build", *(f"line {number}" for number in range(1, 6)))
     output = Output.open(signed_in, server, task_id)
     expect(output.text(5)).to_have_text("line 5")
+    note_banners(signed_in)
     server.kill()
     banner(signed_in, "Connection lost. Reconnecting…")
     server.start()
     append(server, task_id, "line 6", "line 7")
     expect(output.text(7)).to_have_text("line 7")
-    banner(signed_in, "Connected again; nothing is missing.")
+    until_noted(signed_in, "Connected again; nothing is missing.")
     assert output.texts() == [f"line {number}" for number in range(1, 8)]
     finish(server, task_id)
     expect(signed_in.locator(".task-header")).to_contain_text("success")

@@ -35,7 +35,8 @@ def test_the_header_tells_how_the_task_stands(signed_in: Page, server: Server) -
     expect(signed_in).to_have_title("failed · build · taskserver")
     expect_icon(signed_in, "failed")
     header.get_by_text("Result").click()
-    assert json.loads(header.locator(".result").inner_text()) == {"rows": [1, 2]}
+    expect(header.locator(".result")).to_be_visible()
+    assert json.loads(header.locator(".result").text_content() or "") == {"rows": [1, 2]}
     header.get_by_role("link", name="branch=main").click()
     expect(signed_in.get_by_label("Label", exact=True)).to_have_value("branch=main")
     signed_in.go_back()

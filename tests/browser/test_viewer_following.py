@@ -103,7 +103,8 @@ def test_a_page_out_of_sight_keeps_no_connection_and_catches_up(signed_in: Page,
     signed_in.clock.install()
     task_id = server.new_task()
     store(server, task_id, lines(1, 1000))
-    output = Output.open(signed_in, server, task_id)
+    with signed_in.expect_request(lambda request: "follow=true" in request.url):
+        output = Output.open(signed_in, server, task_id)
     output.expect_shown(1000)
     with signed_in.expect_event("requestfailed", lambda request: "follow=true" in request.url):
         signed_in.evaluate(SEE, "hidden")
