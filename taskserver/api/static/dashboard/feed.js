@@ -94,14 +94,22 @@ export function watchChanges({ run, read, onChanges, onConnection }) {
   };
 }
 
-const RANK = { queued: 0, running: 2 };
+const FINISHED = 1e9; // more than any attempt
+const ATTEMPT = 100;
+const OFFERED_AGAIN = 50;
 
-/** Of two versions of a task, or of a run, the one that is further on. */
+/**
+ * Of two versions of a task, or of a run, the one that is further on. A run that was claimed and is offered again is
+ * queued with the attempt that it had while it was running.
+ */
 export function newer(one, other) {
   if (!one || !other) return one ?? other;
   const begun = (version) => version.created_at ?? version.queued_at;
   if (begun(one) !== begun(other)) return begun(one) > begun(other) ? one : other;
-  const rank = ({ state, cancel_requested, attempt = 0 }) =>
-    100 * attempt + (RANK[state] ?? 10) + (cancel_requested ? 1 : 0);
+  const place = ({ finished, state, attempt = 0 }) => {
+    if (finished) return FINISHED;
+    return ATTEMPT * attempt + (state === "running" ? 2 : attempt && OFFERED_AGAIN);
+  };
+  const rank = (version) => place(version) + (version.cancel_requested ? 1 : 0);
   return rank(other) > rank(one) ? other : one;
 }
