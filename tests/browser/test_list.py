@@ -187,6 +187,20 @@ def test_it_can_be_used_without_a_mouse(signed_in: Page, server: Server) -> None
     expect(signed_in.get_by_role("heading", name="Tasks", exact=True)).to_be_visible()
 
 
+def test_what_has_the_focus_keeps_it_when_its_task_changes(signed_in: Page, server: Server) -> None:
+    build = server.new_task(name="build", labels={"branch": "main"})
+    link = row(signed_in, "build").get_by_role("link", name="build", exact=True)
+    link.focus()
+    append(server, build, "a")
+    expect(row(signed_in, "build")).to_contain_text("running")
+    expect(link).to_be_focused()
+    label = row(signed_in, "build").get_by_role("link", name="branch=main")
+    label.focus()
+    finish(server, build)
+    expect(row(signed_in, "build")).to_contain_text("success")
+    expect(label).to_be_focused()
+
+
 def test_the_keys_are_listed_and_can_be_switched_off(signed_in: Page) -> None:
     signed_in.keyboard.press("?")
     dialog = signed_in.get_by_role("dialog", name="Keys")

@@ -43,6 +43,22 @@ def test_the_header_tells_how_the_task_stands(signed_in: Page, server: Server) -
     expect(signed_in.get_by_role("heading", name="build")).to_be_visible()
 
 
+def test_what_has_the_focus_keeps_it_when_the_task_changes(signed_in: Page, server: Server) -> None:
+    task_id = server.new_task(name="build", labels={"branch": "main"})
+    Output.open(signed_in, server, task_id)
+    header = signed_in.locator(HEADER)
+    cancel = header.get_by_role("button", name="Cancel task")
+    cancel.focus()
+    with signed_in.expect_response(lambda response: "?first=" in response.url):
+        append(server, task_id, "a")
+    expect(header).to_contain_text("running")
+    expect(cancel).to_be_focused()
+    header.get_by_role("link", name="branch=main").focus()
+    finish(server, task_id)
+    expect(header).to_contain_text("success")
+    expect(header.get_by_role("link", name="branch=main")).to_be_focused()
+
+
 def test_a_task_is_cancelled_after_a_question(signed_in: Page, server: Server) -> None:
     task_id = running(server, "build", "a")
     Output.open(signed_in, server, task_id)
