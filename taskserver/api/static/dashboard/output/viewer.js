@@ -1,6 +1,7 @@
 // The output of a task: opens at the end of a running one and at the top of a finished one, and stays pleasant with
 // millions of lines. Only what is on the screen and around it is in memory and in the document.
 
+import { toClipboard } from "../clipboard.js";
 import { announce, fill, h, setText } from "../dom.js";
 import { plural } from "../format.js";
 import { PLAIN } from "./ansi.js";
@@ -19,7 +20,7 @@ import { showAll } from "./text.js";
 const GLANCE = 5000; // milliseconds between two looks at a task that runs: its state may change without a line
 const TELL = 250; // milliseconds between two words to the page about how the task grows
 const MOST_WHOLE = 8; // cut lines that are shown as a whole at the same time
-const MOST_COPIED = 10_000; // lines of a range: what the server gives at a time
+const COPIED_AT_ONCE = 10_000; // lines of a range: what the server gives at a time
 
 /**
  * Show a task's output in `container`.
@@ -221,7 +222,9 @@ class Viewer {
   /** There are `total` lines or more. */
   #grow(total) {
     if (total > this.total) {
+      const longer = this.range && this.range[1] >= this.total;
       this.total = total;
+      if (longer) this.#nameCopying();
       this.scroller.setTotal(total);
       this.#show();
     }
@@ -294,9 +297,19 @@ class Viewer {
 
   #select(range) {
     this.range = range;
-    this.copyButton.hidden = !range;
-    if (range) setText(this.copyButton, `Copy ${plural(range[1] - range[0] + 1, "line")}`);
+    this.#nameCopying();
     this.scroller.refresh();
+  }
+
+  /** How many of the marked lines there are: a link may name more. */
+  #markedCount() {
+    return this.range ? Math.max(0, Math.min(this.range[1] + 1, this.total) - this.range[0]) : 0;
+  }
+
+  #nameCopying() {
+    const count = this.#markedCount();
+    this.copyButton.hidden = !count;
+    setText(this.copyButton, `Copy ${plural(count, "line")}`);
   }
 
   /** Go to the lines that a link names. False if it names none. */
@@ -323,15 +336,24 @@ class Viewer {
   }
 
   async #copyRange() {
-    const [first, last] = this.range;
+    const { range } = this;
+    const count = this.#markedCount();
+    const pieces = [];
+    let outcome;
     try {
-      const count = Math.min(last - first + 1, MOST_COPIED);
-      await navigator.clipboard.writeText(await this.source.plainText(first, count, this.closing.signal));
-      announce(`${plural(count, "line")} copied`);
-      setText(this.copyButton, "Copied");
+      for (let done = 0; done < count; done += COPIED_AT_ONCE) {
+        const step = Math.min(COPIED_AT_ONCE, count - done);
+        pieces.push(await this.source.plainText(range[0] + done, step, this.closing.signal));
+      }
+      const copied = await toClipboard(pieces.join("\n"));
+      // A browser may want the click to be recent, which it is not any more when there was much to fetch.
+      outcome = copied ? "Copied" : "Not allowed to copy: use Download";
     } catch (error) {
       if (error instanceof Refused) this.#failed(error);
-      else setText(this.copyButton, "Copying failed");
+      outcome = "Copying failed";
     }
+    if (this.closing.signal.aborted || this.range !== range) return; // others are marked by now
+    setText(this.copyButton, outcome);
+    announce(outcome === "Copied" ? `${plural(count, "line")} copied` : outcome);
   }
 }
