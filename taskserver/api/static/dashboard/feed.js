@@ -81,6 +81,7 @@ export function watchChanges({ run, read, onChanges, onConnection }) {
 
   document.addEventListener("visibilitychange", onVisibility);
   open();
+  onVisibility(); // a tab may be opened in the background
   pause(PATIENCE, leaving.signal).then(() => since || leaving.signal.aborted || readAll());
   return {
     /** Read everything again, because something else is to be shown. */
