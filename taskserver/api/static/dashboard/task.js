@@ -74,6 +74,8 @@ export function showTask(container, { id, session, setBanner }) {
 
   /** The output says why it has nothing more to tell: the session is over, or the task is gone. */
   function onRefused({ detail: status }) {
+    clearTimeout(bannerTimer);
+    setBanner(""); // there was an answer
     if (status === 401) events.dispatchEvent(new Event("signed-out"));
     else fill(container, explain(new Refusal(status, 0, `the server refused with ${status}`), id, open));
   }
