@@ -1,6 +1,7 @@
 // What changes, as the server tells it (PROTOCOLS.md, A7), for as long as somebody looks.
 
-import { Refusal, ask, base, pause } from "./api.js";
+import { Refusal, ask, base } from "./api.js";
+import { pause } from "./wait.js";
 
 const HIDDEN_PAUSE = 20000; // a page in the background lets go: browsers open six connections to a server, for all tabs
 const RETRY_PAUSE = 2000;
