@@ -1,11 +1,11 @@
 // The output of a task: opens at the end of a running one and at the top of a finished one, and stays pleasant with
 // millions of lines. Only what is on the screen and around it is in memory and in the document.
 
-import { toClipboard } from "../clipboard.js";
 import { announce, fill, h, setText } from "../dom.js";
 import { plural } from "../format.js";
+import { sleep } from "../wait.js";
 import { PLAIN } from "./ansi.js";
-import { copySelection } from "./copying.js";
+import { CopyButton, copySelection } from "./copying.js";
 import { keyHandler } from "./keys.js";
 import { Loader } from "./loader.js";
 import { PAGE, Pages } from "./pages.js";
@@ -18,9 +18,9 @@ import { Refused, Source } from "./source.js";
 import { showAll } from "./text.js";
 
 const GLANCE = 5000; // milliseconds between two looks at a task that runs: its state may change without a line
+const RETRY = 1000; // milliseconds before the end is asked for again
 const TELL = 250; // milliseconds between two words to the page about how the task grows
 const MOST_WHOLE = 8; // cut lines that are shown as a whole at the same time
-const COPIED_AT_ONCE = 10_000; // lines of a range: what the server gives at a time
 
 /**
  * Show a task's output in `container`.
@@ -95,7 +95,10 @@ class Viewer {
         if (error instanceof Refused) this.#failed(error);
       },
     });
-    this.copyButton = h("button", { type: "button", hidden: true, onclick: () => this.#copyRange() }, "Copy lines");
+    this.copyButton = new CopyButton(this.source, {
+      signal: this.closing.signal,
+      onRefused: (error) => this.#failed(error),
+    });
     this.frame = h("div", {
       class: "frame",
       tabindex: 0,
@@ -118,7 +121,7 @@ class Viewer {
         this.searchBar.element,
         toggle("Wrap", "Wrap long lines", (on) => this.#wrap(on)),
         toggle("Times", "Show the time of each line", (on) => this.#times(on)),
-        this.copyButton,
+        this.copyButton.element,
         download("Download", "As text", false, ".txt"),
         download("with codes", "As it was printed, with its escape codes", true, ".log"),
       ),
@@ -222,9 +225,8 @@ class Viewer {
   /** There are `total` lines or more. */
   #grow(total) {
     if (total > this.total) {
-      const longer = this.range && this.range[1] >= this.total;
       this.total = total;
-      if (longer) this.#nameCopying();
+      this.copyButton.mark(this.range, total);
       this.scroller.setTotal(total);
       this.#show();
     }
@@ -244,7 +246,9 @@ class Viewer {
 
   async #refreshTask() {
     try {
-      this.task = await this.source.state(this.closing.signal);
+      const found = await this.source.state(this.closing.signal);
+      if (this.task.finished) return; // asked before, answered after the end
+      this.task = found;
       this.onTask(this.task);
     } catch (error) {
       if (error instanceof Refused) this.#failed(error);
@@ -252,7 +256,11 @@ class Viewer {
   }
 
   async #ended() {
-    await this.#refreshTask();
+    for (;;) {
+      await this.#refreshTask();
+      if (this.task.finished) break;
+      await sleep(RETRY, this.closing.signal); // the one answer that tells the end got lost
+    }
     this.#grow(this.task.last);
     this.searchBar.grown();
     this.#show();
@@ -297,19 +305,8 @@ class Viewer {
 
   #select(range) {
     this.range = range;
-    this.#nameCopying();
+    this.copyButton.mark(range, this.total);
     this.scroller.refresh();
-  }
-
-  /** How many of the marked lines there are: a link may name more. */
-  #markedCount() {
-    return this.range ? Math.max(0, Math.min(this.range[1] + 1, this.total) - this.range[0]) : 0;
-  }
-
-  #nameCopying() {
-    const count = this.#markedCount();
-    this.copyButton.hidden = !count;
-    setText(this.copyButton, `Copy ${plural(count, "line")}`);
   }
 
   /** Go to the lines that a link names. False if it names none. */
@@ -333,27 +330,5 @@ class Viewer {
     } catch (error) {
       this.#failed(error);
     }
-  }
-
-  async #copyRange() {
-    const { range } = this;
-    const count = this.#markedCount();
-    const pieces = [];
-    let outcome;
-    try {
-      for (let done = 0; done < count; done += COPIED_AT_ONCE) {
-        const step = Math.min(COPIED_AT_ONCE, count - done);
-        pieces.push(await this.source.plainText(range[0] + done, step, this.closing.signal));
-      }
-      const copied = await toClipboard(pieces.join("\n"));
-      // A browser may want the click to be recent, which it is not any more when there was much to fetch.
-      outcome = copied ? "Copied" : "Not allowed to copy: use Download";
-    } catch (error) {
-      if (error instanceof Refused) this.#failed(error);
-      outcome = "Copying failed";
-    }
-    if (this.closing.signal.aborted || this.range !== range) return; // others are marked by now
-    setText(this.copyButton, outcome);
-    announce(outcome === "Copied" ? `${plural(count, "line")} copied` : outcome);
   }
 }
