@@ -256,10 +256,9 @@ class Viewer {
   }
 
   async #ended() {
-    for (;;) {
+    while (!this.task.finished) {
       await this.#refreshTask();
-      if (this.task.finished) break;
-      await sleep(RETRY, this.closing.signal); // the one answer that tells the end got lost
+      if (!this.task.finished) await sleep(RETRY, this.closing.signal); // the answer that tells the end got lost
     }
     this.#grow(this.task.last);
     this.searchBar.grown();
