@@ -18,6 +18,7 @@ import heapq
 import itertools
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from time import perf_counter
 from typing import Any, Generic, TypeVar, cast
@@ -133,6 +134,7 @@ class Audience(Generic[N]):
         self.over = False
         self._seats: dict[Seat[N], None] = {}  # ordered: who came first is told first
         self._callers: dict[Caller, int] = {}
+        self._topics: Counter[str] = Counter()  # of the callers: a key and its sessions have the same
         self._deadlines: list[tuple[float, int, Seat[N]]] = []
         self._numbers = itertools.count()
         self._sleeps_until = 0.0
@@ -147,9 +149,10 @@ class Audience(Generic[N]):
         self._seats[seat] = None
         seats = self._callers[seat.caller] = self._callers.get(seat.caller, 0) + 1
         if seats == 1:
+            self._topics[seat.caller.topic] += 1
             self._subscription.listen(seat.caller.topic)
-            if seat.caller.expires_at is not None:
-                self.wake()  # it may sleep for longer than the key is valid
+            if seat.caller.ends_at is not None:
+                self.wake()  # it may sleep for longer than the rights last
 
     def discard(self, seat: Seat[N]) -> None:
         """Called by a seat that is given up."""
@@ -158,8 +161,12 @@ class Audience(Generic[N]):
         self._callers[seat.caller] -= 1
         if not self._callers[seat.caller]:
             del self._callers[seat.caller]
-            if not self.over:
-                self._subscription.ignore(seat.caller.topic)
+            topic = seat.caller.topic
+            self._topics[topic] -= 1
+            if not self._topics[topic]:
+                del self._topics[topic]
+                if not self.over:
+                    self._subscription.ignore(topic)
         if not self._seats and not self.over:
             self._close()
             self._task.cancel()
@@ -254,14 +261,14 @@ class Audience(Generic[N]):
 
     def _patience(self) -> float:
         """Seconds until the next look without a cause: a wake-up may get lost, and keys expire."""
-        expiring = (caller.seconds_left() for caller in self._callers if caller.expires_at is not None)
+        expiring = (caller.seconds_left() for caller in self._callers if caller.ends_at is not None)
         return min((self._waits.reread, *expiring))
 
     def _close(self) -> None:
         if not self.over:
             self.over = True
-            for caller in self._callers:
-                self._subscription.ignore(caller.topic)
+            for topic in self._topics:
+                self._subscription.ignore(topic)
             self._subscription.__exit__()
             self._closed(self)
 

@@ -93,6 +93,15 @@ class TokenExpired(BadCredential):
     code = "token_expired"
 
 
+class SessionOver(BadCredential):
+    """A browser's session has ended, its key is no good any more, or it was none of ours."""
+
+    code = "session_over"
+
+    def __init__(self) -> None:
+        super().__init__("the session is over; sign in again")
+
+
 class Forbidden(TaskServerError):
     """The key is valid but lacks the scope."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from taskserver.encoding import isotime
-from taskserver.errors import BadCredential, BadParameter, Forbidden, KeyNotFound, TaskNotFound
+from taskserver.errors import BadCredential, BadParameter, Forbidden, KeyNotFound, SessionOver, TaskNotFound
 from taskserver.model import ApiKey, Scope, Task, now_us
 from taskserver.store import AnyChange, KeyChange, Store
 from taskserver.wakeup import Wakeup
@@ -33,16 +33,20 @@ VERIFIED_KEYS = 10_000  # callers remembered, of each kind; a client beyond that
 
 
 class Caller:
-    """Who asks: a verified key and its rights, shared by all requests with that key."""
+    """Who asks: a verified key and its rights, shared by all requests with that key.
 
-    __slots__ = ("__weakref__", "_clock", "expires_at", "key_id", "name", "owner", "revoked", "scopes")
+    ``expires_at`` is the key's, ``ends_at`` when the caller's rights end: a
+    session's may end earlier. Both in microseconds, None for never.
+    """
+
+    __slots__ = ("__weakref__", "_clock", "ends_at", "expires_at", "key_id", "name", "owner", "revoked", "scopes")
 
     def __init__(self, key: ApiKey, clock: Callable[[], int] = now_us) -> None:
         self.key_id = key.id
         self.name = key.name
         self.owner = key.owner
         self.scopes = key.scopes
-        self.expires_at = key.expires_at
+        self.expires_at = self.ends_at = key.expires_at
         self.revoked = key.revoked_at is not None
         self._clock = clock
 
@@ -58,12 +62,12 @@ class Caller:
 
     def check(self) -> None:
         """Raise BadCredential if the key has been revoked or has expired."""
-        if self.revoked or (self.expires_at is not None and self.expires_at <= self._clock()):
+        if self.revoked or (self.ends_at is not None and self.ends_at <= self._clock()):
             raise _bad_credential()
 
     def seconds_left(self) -> float:
-        """How long the key is valid; infinite if it does not expire."""
-        return float("inf") if self.expires_at is None else max(0.0, (self.expires_at - self._clock()) / 1e6)
+        """How long the rights last; infinite if they do not end by themselves."""
+        return float("inf") if self.ends_at is None else max(0.0, (self.ends_at - self._clock()) / 1e6)
 
     def require(self, scope: Scope) -> None:
         """Raise BadCredential unless the key is still valid, Forbidden unless it has the scope."""
@@ -80,6 +84,36 @@ class Caller:
     def sees(self, task: Task) -> bool:
         """Whether the task is one of the caller's."""
         return task.owner == self.owner or self.is_admin
+
+
+class SessionCaller(Caller):
+    """Who asks with a browser's session: the holder of its key, until the session ends at ``ends_at``."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: Caller, ends_at: int, clock: Callable[[], int] = now_us) -> None:
+        self._key = key
+        self._clock = clock
+        self.key_id = key.key_id
+        self.name = key.name
+        self.owner = key.owner
+        self.scopes = key.scopes
+        self.expires_at = key.expires_at
+        self.ends_at = ends_at
+
+    @property
+    def revoked(self) -> bool:
+        """Whether the key is: it is told of that, and tells all its sessions."""
+        return self._key.revoked
+
+    @revoked.setter
+    def revoked(self, value: bool) -> None:
+        self._key.revoked = value
+
+    def check(self) -> None:
+        """Raise SessionOver if the session has ended, or its key is revoked or expired."""
+        if self.revoked or self.seconds_left() <= 0:
+            raise SessionOver
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jwt
 
-from taskserver.errors import BadCredential, TokenExpired
-from taskserver.keys import VERIFIED_KEYS, Caller, Keys
+from taskserver.errors import BadCredential, SessionOver, TokenExpired
+from taskserver.keys import VERIFIED_KEYS, Caller, Keys, SessionCaller
 from taskserver.model import MICROSECONDS, Scope, now_us
 from taskserver.store import Store
 
@@ -27,14 +26,6 @@ SESSION_AUDIENCE = "session"
 ALGORITHM = "HS256"
 SIGNING_SECRET = "token"  # noqa: S105 - the name under which the store keeps it
 SIGNING_SECRET_BYTES = 32  # RFC 7518, 3.2: as many as the hash has
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A browser that was shown an API key. ``expires_at``: when it ends at the latest, in microseconds."""
-
-    caller: Caller
-    expires_at: int
 
 
 class Tokens:
@@ -48,7 +39,7 @@ class Tokens:
         self._clock = clock
         self._lifetime = lifetime
         self._signing_secret: bytes | None = None
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._sessions: OrderedDict[str, SessionCaller] = OrderedDict()
 
     async def issue(self, name: str, secret: str) -> str:
         """A token for who holds the API key ``secret``, whose name is ``name``.
@@ -79,8 +70,8 @@ class Tokens:
 
     # --- sessions ------------------------------------------------------------------
 
-    async def open_session(self, secret: str) -> tuple[Session, str]:
-        """A session for who holds the API key ``secret``, and its token.
+    async def open_session(self, secret: str) -> tuple[SessionCaller, str]:
+        """A browser's session for who holds the API key ``secret``, and its token.
 
         It ends with the key if that expires earlier. Raises BadCredential, and
         Forbidden if the key may not read: there would be nothing to see.
@@ -89,31 +80,28 @@ class Tokens:
         caller.require(Scope.READ)
         ends = self._ends(caller, SESSION_LIFETIME)
         token = await self._sign(caller, ends, aud=SESSION_AUDIENCE)
-        return Session(caller, ends * MICROSECONDS), token
+        return SessionCaller(caller, ends * MICROSECONDS, self._clock), token
 
     async def verify_session(self, token: str) -> Caller:
-        """Who a session belongs to. Raises BadCredential if it is none of ours, is over, or its key is no good."""
+        """Who a session belongs to. Raises SessionOver if it is none of ours, is over, or its key is no good."""
         known = self._sessions.get(token)
         if known is None:
             try:
                 claims = await self._claims(token, SESSION_AUDIENCE)
-            except (jwt.InvalidTokenError, RecursionError, UnicodeError):
-                raise _no_session() from None
-            known = Session(await self._keys.verify_id(claims["sub"]), claims["exp"] * MICROSECONDS)
-            self._sessions[token] = known
+                key = await self._keys.verify_id(claims["sub"])
+            except (jwt.InvalidTokenError, BadCredential, RecursionError, UnicodeError):
+                raise SessionOver from None
+            known = self._sessions[token] = SessionCaller(key, claims["exp"] * MICROSECONDS, self._clock)
             if len(self._sessions) > VERIFIED_KEYS:
                 self._sessions.popitem(last=False)
         elif self._store.behind:  # its key may have been revoked through another process
             await self._store.catch_up()
-        if known.expires_at <= self._clock():
-            raise _no_session()
-        known.caller.check()
-        return known.caller
+        known.check()
+        return known
 
     def recall_session(self, token: str) -> Caller | None:
-        """The same if the session is in memory and not over; its key may be revoked or expired since."""
-        known = None if self._store.behind else self._sessions.get(token)
-        return None if known is None or known.expires_at <= self._clock() else known.caller
+        """The same if the session is in memory; it may be over since."""
+        return None if self._store.behind else self._sessions.get(token)
 
     # --- plumbing ------------------------------------------------------------------
 
@@ -136,7 +124,3 @@ class Tokens:
             fresh = secrets.token_bytes(SIGNING_SECRET_BYTES)
             self._signing_secret = await self._store.keep_secret(SIGNING_SECRET, fresh)
         return self._signing_secret
-
-
-def _no_session() -> BadCredential:
-    return BadCredential("the session is over; sign in again")

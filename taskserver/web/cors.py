@@ -5,9 +5,10 @@ no code around the handlers.
 
 Rules:
 
-- A page proves who it is with an API key in ``Authorization``. Browsers send
-  that only where a script says so, and there are no cookies, so
-  ``Access-Control-Allow-Credentials`` is never sent, and ``*`` is harmless.
+- A page of somebody else's proves who it is with an API key in
+  ``Authorization``, which browsers send only where a script says so. Its scripts
+  read nothing with a session's cookie: that is ``SameSite=Strict``, and
+  ``Access-Control-Allow-Credentials`` is never sent. So ``*`` is harmless.
 - The answer names the origin that asked, and so differs from the next one's
   (``Vary: Origin``), unless everybody is allowed.
 - A preflight names every method of this server: which ones a path has, and

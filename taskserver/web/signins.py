@@ -12,7 +12,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from taskserver.config import Limits
-from taskserver.errors import BadCredential, TaskServerError, TokenExpired, TooManySignIns
+from taskserver.errors import BadCredential, SessionOver, TaskServerError, TokenExpired, TooManySignIns
 from taskserver.web.addresses import address_group, client_address
 from taskserver.web.bounds import Buckets, later
 
@@ -29,9 +29,11 @@ class SignIns:
     def failed(self, request: web.Request, error: BadCredential) -> TaskServerError:
         """Count a credential that was not valid; what is to be answered: ``error``, or TooManySignIns.
 
-        A token that has expired was a good one, so it does not count.
+        A token that has expired was a good one, so it does not count. Nor does
+        the cookie of a session that is over: nobody can sign in with one, and
+        whoever has it must get to the form where he can.
         """
-        if self._failures is None or isinstance(error, TokenExpired):
+        if self._failures is None or isinstance(error, (TokenExpired, SessionOver)):
             return error
         group = address_group(client_address(request))
         if seconds := self._failures.missing(group):

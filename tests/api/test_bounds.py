@@ -160,6 +160,18 @@ class TestSignIns:
         login["password"] = api.key
         assert (await api.under("/auth").ask("POST", "/token", body=login)).status == 201
 
+    async def test_a_session_that_is_over_does_not_count_so_that_the_form_can_be_reached(self, serve: Serve) -> None:
+        api = await serve(Settings(limits=self.LIMITS))
+        cookie = {"Authorization": "", "Cookie": f"taskserver_session_{api.client.port}=a.b.c"}
+        for _ in range(5):
+            refused(await api.ask("GET", "/session", headers=cookie), 401, 30, "session is over")
+        for number in range(4):
+            await self.fail(api, number)
+        refused(await api.ask("GET", "/session", headers=cookie), 401, 30)
+        login = {"key": A_WRONG_KEY}
+        answer = await api.ask("POST", "/session", body=login, headers={**cookie, "Sec-Fetch-Site": "same-origin"})
+        refused(answer, 429, 1025)
+
     async def test_behind_a_proxy_each_client_counts_for_itself(self, serve: Serve) -> None:
         proxies = (ip_network("127.0.0.1"),)
         api = await serve(Settings(limits=self.LIMITS, trusted_proxies=proxies))

@@ -8,8 +8,9 @@ from http.cookies import Morsel, SimpleCookie
 from typing import Any
 
 import pytest
+from aiohttp import ClientError
 
-from taskserver.model import Scope
+from taskserver.model import Scope, now_us
 from tests.api.conversation import JSON, Answer, Api, refused
 from tests.eventually import eventually
 
@@ -158,6 +159,23 @@ async def test_a_revoked_keys_session_is_dead_at_once(admin: Api) -> None:
     refused(await waiting, 401, 30)
     refused(await browser.ask("GET", "/session"), 401, 30)
     refused(await post_key(ann, ann.key), 401, 30)
+
+
+@pytest.mark.parametrize("path", ["/changes", "/tasks/{}/output?format=ndjson&follow=true"])
+async def test_streams_end_with_it(api: Api, path: str) -> None:
+    browser = await sign_in(api)
+    task_id = await api.create("a")
+    url = api.client.make_url(api.prefix + path.format(task_id))
+    async with api.client.session.get(url, headers=browser.headers) as answer:
+        assert answer.status == 200
+        await eventually(lambda: api.services.waits.count == 1, "the stream")
+        caller = api.services.tokens.recall_session(browser.cookie.value)
+        assert caller is not None
+        caller.ends_at = now_us()
+        api.services.wakeup.publish([caller.topic])
+        with pytest.raises(ClientError):  # cut
+            await answer.content.read()
+    refused(await browser.ask("GET", "/session"), 401, 30)
 
 
 async def test_it_ends_with_its_key(admin: Api) -> None:

@@ -124,7 +124,8 @@ def test_older_tasks_come_a_page_at_a_time(signed_in: Page, server: Server) -> N
     signed_in.evaluate("scrollTo(0, 0)")
     server.new_task(name="newest")
     expect(rows(signed_in)).to_have_count(101)
-    signed_in.get_by_role("button", name="Older tasks").click()
+    # Not `click`, which brings the button in sight, whereupon the rest comes by itself and the button goes.
+    signed_in.get_by_role("button", name="Older tasks").dispatch_event("click")
     expect(rows(signed_in)).to_have_count(121)
     expect(signed_in.get_by_role("button", name="Older tasks")).to_be_hidden()
     expect_names(signed_in, "newest", *(f"task {number}" for number in reversed(range(120))))
@@ -164,6 +165,8 @@ def test_names_cannot_reorder_or_hide_what_stands_around_them(signed_in: Page, s
 def test_it_can_be_used_without_a_mouse(signed_in: Page, server: Server) -> None:
     for name in ("a", "b"):
         running(server, name, "line")
+    for name in ("a", "b"):
+        expect(row(signed_in, name)).to_contain_text("running")
     expect_names(signed_in, "b", "a")
     signed_in.keyboard.press("j")
     expect(signed_in.get_by_role("link", name="b", exact=True)).to_be_focused()
@@ -182,6 +185,20 @@ def test_it_can_be_used_without_a_mouse(signed_in: Page, server: Server) -> None
     expect(signed_in.get_by_role("heading", name="a", exact=True)).to_be_visible()
     signed_in.keyboard.press("u")
     expect(signed_in.get_by_role("heading", name="Tasks", exact=True)).to_be_visible()
+
+
+def test_what_has_the_focus_keeps_it_when_its_task_changes(signed_in: Page, server: Server) -> None:
+    build = server.new_task(name="build", labels={"branch": "main"})
+    link = row(signed_in, "build").get_by_role("link", name="build", exact=True)
+    link.focus()
+    append(server, build, "a")
+    expect(row(signed_in, "build")).to_contain_text("running")
+    expect(link).to_be_focused()
+    label = row(signed_in, "build").get_by_role("link", name="branch=main")
+    label.focus()
+    finish(server, build)
+    expect(row(signed_in, "build")).to_contain_text("success")
+    expect(label).to_be_focused()
 
 
 def test_the_keys_are_listed_and_can_be_switched_off(signed_in: Page) -> None:

@@ -37,6 +37,21 @@ def banner(page: Page, text: str) -> None:
     expect(page.locator("#banner")).to_have_text(text)
 
 
+def note_banners(page: Page) -> None:
+    """Begin to note what the banner says: some of it is shown for a few seconds only."""
+    page.locator("#banner").evaluate(
+        """(banner) => {
+          window.banners = [];
+          new MutationObserver(() => window.banners.push(banner.textContent)).observe(banner, { childList: true });
+        }"""
+    )
+
+
+def until_noted(page: Page, text: str) -> None:
+    """Wait until the banner has said this since ``note_banners``."""
+    page.wait_for_function("(text) => window.banners.includes(text)", arg=text)
+
+
 def test_the_list_goes_on_after_a_restart(signed_in: Page, server: Server) -> None:
     build = running(server, "build", "a")
     expect(row(signed_in, "build")).to_contain_text("running")
@@ -66,16 +81,48 @@ def test_output_goes_on_after_a_restart_with_nothing_missing_or_doubled(signed_i
     task_id = running(server, "build", *(f"line {number}" for number in range(1, 6)))
     output = Output.open(signed_in, server, task_id)
     expect(output.text(5)).to_have_text("line 5")
+    note_banners(signed_in)
     server.kill()
     banner(signed_in, "Connection lost. Reconnecting…")
     server.start()
     append(server, task_id, "line 6", "line 7")
     expect(output.text(7)).to_have_text("line 7")
-    banner(signed_in, "Connected again; nothing is missing.")
+    until_noted(signed_in, "Connected again; nothing is missing.")
     assert output.texts() == [f"line {number}" for number in range(1, 8)]
     finish(server, task_id)
     expect(signed_in.locator(".task-header")).to_contain_text("success")
     banner(signed_in, "")
+
+
+def test_a_task_that_is_gone_after_a_restart(signed_in: Page, server: Server) -> None:
+    task_id = running(server, "build", "a")
+    output = Output.open(signed_in, server, task_id)
+    expect(output.text(1)).to_have_text("a")
+    signed_in.route("**/output?tail=0", lambda route: route.abort())
+    server.kill()
+    banner(signed_in, "Connection lost. Reconnecting…")
+    server.start()
+    finish(server, task_id)
+    server.call("DELETE", f"/v1/tasks/{task_id}")
+    signed_in.unroute("**/output?tail=0")
+    expect(signed_in.get_by_role("heading", name="No such task")).to_be_visible()
+    banner(signed_in, "")
+
+
+HIDDEN = """for (const [name, value] of [["hidden", true], ["visibilityState", "hidden"]]) {
+  Object.defineProperty(document, name, { value });
+}"""
+
+
+def test_a_list_that_is_opened_in_the_background_keeps_no_connection(signed_in: Page, server: Server) -> None:
+    other = signed_in.context.new_page()
+    other.add_init_script(HIDDEN)
+    other.clock.install()
+    with other.expect_request(lambda request: "/v1/changes" in request.url) as asked:
+        other.goto(server.url)
+    expect(other.get_by_role("heading", name="No tasks yet")).to_be_visible()
+    with other.expect_event("requestfailed", lambda request: request == asked.value):
+        other.clock.run_for(20_000)
 
 
 def test_a_page_that_is_opened_while_the_server_is_down_waits_for_it(signed_in: Page, server: Server) -> None:

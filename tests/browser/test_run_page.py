@@ -67,6 +67,43 @@ def test_a_run_is_watched_from_its_start_to_its_end(signed_in: Page, server: Ser
     expect(signed_in.get_by_role("heading", name="No such run")).to_be_visible()
 
 
+def test_a_run_that_is_given_back_is_queued_again(signed_in: Page, server: Server) -> None:
+    run = trigger(server)
+    signed_in.goto(f"{server.url}/runs/{run}")
+    header = signed_in.locator(".run-header")
+    state = header.locator(".state").first
+    expect(state).to_have_text("queued")
+    for attempt in (1, 2):
+        claim = server.post("/v1/runs/claim", {"dags": ["nightly"]}).json["claim"]
+        expect(state).to_have_text("running")
+        if attempt == 1:
+            server.post(f"/v1/runs/{run}/release", {"claim": claim})
+            expect(state).to_have_text("queued")
+            expect_icon(signed_in, "queued")
+    expect(header).to_contain_text("attempt 2")
+    server.post(f"/v1/runs/{run}/finish", {"claim": claim, "state": "success"})
+    expect(state).to_have_text("success")
+
+
+def test_what_is_open_and_focused_stays_so_when_something_changes(signed_in: Page, server: Server) -> None:
+    run = trigger(server, conf={"day": "today"})
+    extract = place(server, run, "extract")
+    signed_in.goto(f"{server.url}/runs/{run}")
+    signed_in.get_by_text("Configuration").click()
+    conf, summary = signed_in.locator(".run-header .result"), signed_in.locator(".run-header summary")
+    expect(conf).to_be_visible()
+    append(server, extract, "a")
+    expect(signed_in.locator(".run-header .state").first).to_have_text("running")
+    expect(row(signed_in, "extract")).to_contain_text("running")
+    expect(conf).to_be_visible()
+    expect(summary).to_be_focused()
+    row(signed_in, "extract").get_by_role("link").focus()
+    finish(server, extract)
+    expect(row(signed_in, "extract")).to_contain_text("success")
+    expect(row(signed_in, "extract").get_by_role("link")).to_be_focused()
+    expect(conf).to_be_visible()
+
+
 def test_a_run_is_cancelled_after_a_question(signed_in: Page, server: Server) -> None:
     run = trigger(server, "extract")
     task_id = place(server, run, "extract")

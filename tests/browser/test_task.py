@@ -35,11 +35,28 @@ def test_the_header_tells_how_the_task_stands(signed_in: Page, server: Server) -
     expect(signed_in).to_have_title("failed · build · taskserver")
     expect_icon(signed_in, "failed")
     header.get_by_text("Result").click()
-    assert json.loads(header.locator(".result").inner_text()) == {"rows": [1, 2]}
+    expect(header.locator(".result")).to_be_visible()
+    assert json.loads(header.locator(".result").text_content() or "") == {"rows": [1, 2]}
     header.get_by_role("link", name="branch=main").click()
     expect(signed_in.get_by_label("Label", exact=True)).to_have_value("branch=main")
     signed_in.go_back()
     expect(signed_in.get_by_role("heading", name="build")).to_be_visible()
+
+
+def test_what_has_the_focus_keeps_it_when_the_task_changes(signed_in: Page, server: Server) -> None:
+    task_id = server.new_task(name="build", labels={"branch": "main"})
+    Output.open(signed_in, server, task_id)
+    header = signed_in.locator(HEADER)
+    cancel = header.get_by_role("button", name="Cancel task")
+    cancel.focus()
+    with signed_in.expect_response(lambda response: "?first=" in response.url):
+        append(server, task_id, "a")
+    expect(header).to_contain_text("running")
+    expect(cancel).to_be_focused()
+    header.get_by_role("link", name="branch=main").focus()
+    finish(server, task_id)
+    expect(header).to_contain_text("success")
+    expect(header.get_by_role("link", name="branch=main")).to_be_focused()
 
 
 def test_a_task_is_cancelled_after_a_question(signed_in: Page, server: Server) -> None:

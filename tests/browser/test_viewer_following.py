@@ -17,6 +17,7 @@ import sys
 print("\x1b[32mgreen\x1b[0m start", flush=True)
 sys.stdin.readline()
 print("\r".join(f"{n}%" for n in range(0, 101, 10)), flush=True)
+sys.stdin.readline()  # what stands in two pipes at once has no order
 print("a problem", file=sys.stderr, flush=True)
 sys.stdin.readline()
 sys.exit(3)
@@ -36,6 +37,7 @@ def test_a_command_that_runs(signed_in: Page, server: Server, tmp_path: Path) ->
         expect(output.text(1).get_by_text("green")).to_have_class("fg-2")
         running.say("go on\n")
         expect(output.text(2)).to_have_text("100%")
+        running.say("go on\n")
         expect(output.text(3)).to_have_text("a problem")
         expect(output.row(3).locator(".stream")).to_have_text("err")
         expect(signed_in).to_have_title("running · " + running_name(server, running.task_id) + " · taskserver")
@@ -83,6 +85,20 @@ def test_a_task_that_has_not_begun(signed_in: Page, server: Server) -> None:
     expect(signed_in.locator(".state-success")).to_be_visible()
 
 
+def test_an_end_that_cannot_be_asked_for_at_once(signed_in: Page, server: Server) -> None:
+    task_id = server.new_task()
+    store(server, task_id, ["begun"])
+    with signed_in.expect_request(lambda request: "follow=true" in request.url):
+        output = Output.open(signed_in, server, task_id)
+    expect(output.text(1)).to_have_text("begun")
+    signed_in.route("**/output?tail=0", lambda route: route.abort())
+    with signed_in.expect_event("requestfailed", lambda request: request.url.endswith("?tail=0")):
+        finish(server, task_id, output=["end"])
+    expect(output.text(2)).to_have_text("end")
+    signed_in.unroute("**/output?tail=0")
+    expect(signed_in.locator(".state-success")).to_be_visible()
+
+
 def test_a_state_that_changes_without_a_line(signed_in: Page, server: Server) -> None:
     signed_in.clock.install()
     task_id = server.new_task()
@@ -103,7 +119,8 @@ def test_a_page_out_of_sight_keeps_no_connection_and_catches_up(signed_in: Page,
     signed_in.clock.install()
     task_id = server.new_task()
     store(server, task_id, lines(1, 1000))
-    output = Output.open(signed_in, server, task_id)
+    with signed_in.expect_request(lambda request: "follow=true" in request.url):
+        output = Output.open(signed_in, server, task_id)
     output.expect_shown(1000)
     with signed_in.expect_event("requestfailed", lambda request: "follow=true" in request.url):
         signed_in.evaluate(SEE, "hidden")

@@ -91,6 +91,19 @@ def test_a_line_of_ten_megabytes(signed_in: Page, server: Server, tmp_path: Path
     expect(output.text(1)).to_have_text("before")
 
 
+def test_long_and_colourful_lines_are_fetched_once(signed_in: Page, server: Server) -> None:
+    codes = "\x1b[38;2;1;2;3m" * 100
+    line = f"{codes}\r{'x' * 5000}{codes}"  # what is kept of it is as long as it can be
+    task_id = server.new_task()
+    for _ in range(6):
+        store(server, task_id, [line] * 512)
+    finish(server, task_id)
+    # The screen spans two pages, as far from the end as it takes for six to be wanted.
+    output = Output.open(signed_in, server, task_id, "#L1025")
+    output.expect_complete()
+    signed_in.wait_for_load_state("networkidle")
+
+
 def test_many_long_lines_are_not_all_kept(signed_in: Page, server: Server) -> None:
     task_id = server.new_task()
     for number in range(40):

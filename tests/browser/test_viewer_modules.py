@@ -216,6 +216,22 @@ class TestPages:
             }"""
         ) == [1, 600, True]
 
+    def test_pages_that_are_wanted_stay_however_long_their_lines_are(self, run: Run) -> None:
+        assert run(
+            """() => {
+              const kept = new pages.Pages(100, 1000);
+              const put = (page) => kept.put(page * pages.PAGE, { text: "x".repeat(600) });
+              const here = () => [...kept.pages.keys()].sort();
+              kept.want([1, 2, 3]);
+              for (const page of [1, 2, 3, 4]) put(page);
+              const all = here();
+              put(5);
+              const others = here();
+              kept.want([5]);
+              return [all, others, here()];
+            }"""
+        ) == [[1, 2, 3, 4], [1, 2, 3, 5], [5]]
+
     def test_nothing_is_missing_of_a_page_that_the_output_ends_in(self, run: Run) -> None:
         assert run(
             """() => {

@@ -203,6 +203,25 @@ class TestTakingAway:
         expect(signed_in.get_by_role("button", name="Copied")).to_be_visible()
         assert signed_in.evaluate("navigator.clipboard.readText()") == "red strong orange ground\nafter"
 
+    def test_as_many_lines_as_are_marked(self, signed_in: Page, server: Server) -> None:
+        signed_in.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        every = lines(25_000)
+        Output.open(signed_in, server, done(server, *every), "#L2-L99999")
+        signed_in.get_by_role("button", name="Copy 24,999 lines").click()
+        expect(signed_in.get_by_role("button", name="Copied")).to_be_visible()
+        assert signed_in.evaluate("navigator.clipboard.readText()").split("\n") == every[1:]
+
+    def test_where_scripts_have_no_clipboard(self, signed_in: Page, server: Server) -> None:
+        signed_in.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        output = Output.open(signed_in, server, done(server, "\x1b[31mone\x1b[0m", "two", "three"), "#L1-L2")
+        output.expect_shown(3)
+        # As it is over plain http.
+        signed_in.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })")
+        signed_in.get_by_role("button", name="Copy 2 lines").click()
+        expect(signed_in.get_by_role("button", name="Copied")).to_be_visible()
+        signed_in.evaluate("delete navigator.clipboard")
+        assert signed_in.evaluate("navigator.clipboard.readText()") == "one\ntwo"
+
     def test_a_selection_too(self, signed_in: Page, server: Server) -> None:
         signed_in.context.grant_permissions(["clipboard-read", "clipboard-write"])
         output = Output.open(signed_in, server, done(server, "first line", "\x1b[31msecond\x1b[0m line", "third line"))

@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.viewer import Output, done, store
 from tests.server import Server
 
+YEARS_LATER = "2100-01-01"
 LINES = [f"line {number} {'needle' if number % 100 == 0 else 'hay'}" for number in range(1, 5001)]
 
 
@@ -33,6 +34,17 @@ def test_matches_are_counted_and_stepped_through(signed_in: Page, server: Server
     output.search_field.press("Enter")
     expect(output.count).to_have_text("1 of 50 lines")
     output.expect_shown(100)
+
+
+def test_enter_does_not_wait_until_the_typing_is_over(signed_in: Page, server: Server) -> None:
+    output = Output.open(signed_in, server, done(server, *LINES))
+    output.expect_shown(1)
+    signed_in.clock.install()  # the time for typing does not pass
+    signed_in.clock.pause_at(YEARS_LATER)
+    output.search("needle")
+    expect(output.count).to_have_text("")
+    output.search_field.press("Enter")
+    expect(output.count).to_have_text("1 of 50 lines")
 
 
 def test_it_begins_where_the_reader_is(signed_in: Page, server: Server) -> None:

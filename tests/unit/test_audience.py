@@ -13,7 +13,7 @@ import pytest
 from taskserver.audience import RELEASED_AT_ONCE, Audiences, Seat, Subject
 from taskserver.config import Limits, Timing
 from taskserver.errors import TaskNotFound, TooManyWaiters
-from taskserver.keys import Caller
+from taskserver.keys import Caller, SessionCaller
 from taskserver.meters import Waiter
 from taskserver.model import ApiKey, Scope
 from taskserver.waiting import Waits
@@ -345,6 +345,21 @@ async def test_a_key_that_expires_releases_its_seats() -> None:
         await short.woken()
         assert (short.heard, stays.awake) == ([], False)
         short.leave()
+
+
+async def test_a_session_that_ends_releases_its_seats_and_its_key_keeps_its_own() -> None:
+    theatre = Theatre()
+    async with seated(theatre, 1) as (stays,):
+        session = theatre.join(SessionCaller(theatre.ann, NOW + 20_000, lambda: theatre.now))
+        await theatre.settled()
+        theatre.now += 20_000
+        await session.woken()
+        assert (session.heard, stays.awake) == ([], False)
+        session.leave()
+        await theatre.settled()
+        theatre.revoke(theatre.ann)  # of which the one that stays is told all the same
+        await stays.woken()
+        assert stays.heard == []
 
 
 async def test_a_drain_releases_all_and_tells_nobody() -> None:

@@ -77,7 +77,7 @@ async def test_who_is_concerned_is_woken(feed: Feed, wakeup: LocalWakeup) -> Non
 
 
 async def test_many_changes_are_one_wakeup(store: Store, wakeup: LocalWakeup) -> None:
-    feed = Feed(store, wakeup, pause=0.01)
+    feed = Feed(store, wakeup, pause=0.5)
     with feed.watching(), wakeup.subscribe(ANN.topic) as ann:
         feed.committed([Change(task("a"))])
         assert await ann.wait(0)

@@ -7,7 +7,7 @@ import asyncio
 import jwt
 import pytest
 
-from taskserver.errors import BadCredential, Forbidden, TokenExpired
+from taskserver.errors import BadCredential, Forbidden, SessionOver, TokenExpired
 from taskserver.keys import Keys
 from taskserver.model import MICROSECONDS, Scope
 from taskserver.store import Store
@@ -105,34 +105,45 @@ async def test_claims_that_we_did_not_make(store: Store, tokens: Tokens, claims:
 
 async def test_a_session_is_worth_what_its_key_is_worth(keys: Keys, tokens: Tokens) -> None:
     _, secret = await keys.issue("ci", [Scope.READ])
-    session, token = await tokens.open_session(secret)
+    _, token = await tokens.open_session(secret)
     assert tokens.recall_session(token) is None, "not known before it was shown"
-    assert await tokens.verify_session(token) is session.caller is await keys.verify(secret)
-    assert tokens.recall_session(token) is session.caller
-    assert await tokens.verify_session(token) is session.caller
+    caller, key = await tokens.verify_session(token), await keys.verify(secret)
+    assert (caller.key_id, caller.name, caller.owner, caller.scopes) == (key.key_id, "ci", "ci", key.scopes)
+    assert caller.topic == key.topic, "both are told of a revocation"
+    assert caller.expires_at is None
+    assert tokens.recall_session(token) is caller
+    assert await tokens.verify_session(token) is caller
 
 
 async def test_a_session_lasts_a_week_known_or_not(store: Store, keys: Keys, tokens: Tokens, clock: Clock) -> None:
     _, secret = await keys.issue("ci", [Scope.READ])
     session, token = await tokens.open_session(secret)
     clock.pass_seconds(SESSION_LIFETIME - 1)
-    assert await tokens.verify_session(token)
+    caller = await tokens.verify_session(token)
+    caller.check()
+    assert caller.seconds_left() == 1
     clock.pass_seconds(1)
-    assert session.expires_at == clock()
-    assert tokens.recall_session(token) is None
+    assert session.ends_at == clock()
+    with pytest.raises(SessionOver):
+        caller.check()  # whoever waits with it finds out
     for server in (tokens, Tokens(store, keys, clock)):
-        with pytest.raises(BadCredential):
+        with pytest.raises(SessionOver):
             await server.verify_session(token)
 
 
-async def test_a_session_ends_with_its_key_and_dies_with_it(keys: Keys, tokens: Tokens, clock: Clock) -> None:
+async def test_a_session_ends_with_its_key_and_dies_with_it(
+    store: Store, keys: Keys, tokens: Tokens, clock: Clock
+) -> None:
     key, secret = await keys.issue("ci", [Scope.READ], expires_at=NOW + 10 * MICROSECONDS)
     session, token = await tokens.open_session(secret)
-    assert session.expires_at == NOW + 10 * MICROSECONDS
-    assert await tokens.verify_session(token)
+    assert session.ends_at == NOW + 10 * MICROSECONDS
+    caller = await tokens.verify_session(token)
     await keys.revoke(key.id)
-    with pytest.raises(BadCredential):
-        await tokens.verify_session(token)
+    with pytest.raises(SessionOver):
+        caller.check()
+    for server in (tokens, Tokens(store, keys, clock)):
+        with pytest.raises(SessionOver):
+            await server.verify_session(token)
 
 
 async def test_a_session_survives_a_restart(store: Store, keys: Keys, tokens: Tokens, clock: Clock) -> None:
@@ -148,7 +159,7 @@ async def test_a_session_and_a_token_do_not_pass_for_each_other(keys: Keys, toke
     with pytest.raises(BadCredential):
         await tokens.verify(session)
     for token in (await tokens.issue("ci", secret), secret, "", "é", "a.b.c"):
-        with pytest.raises(BadCredential):
+        with pytest.raises(SessionOver):
             await tokens.verify_session(token)
 
 

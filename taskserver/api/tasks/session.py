@@ -11,7 +11,6 @@ from taskserver.api.tasks.schemas import SessionBody
 from taskserver.encoding import dumps, isotime
 from taskserver.errors import BadCredential
 from taskserver.keys import Caller
-from taskserver.model import MICROSECONDS, now_us
 from taskserver.web.auth import prove_same_origin, session_cookie
 from taskserver.web.context import caller, services
 from taskserver.web.params import body
@@ -29,9 +28,9 @@ async def create_session(request: web.Request) -> web.StreamResponse:
         session, token = await services(request).tokens.open_session(wish["key"])
     except BadCredential as error:
         raise services(request).sign_ins.failed(request, error) from None
-    seconds = max(1, (session.expires_at - now_us()) // MICROSECONDS)
+    seconds = max(1, int(session.seconds_left()))
     head = make_head({"Set-Cookie": session_cookie(request, token, seconds)})
-    return Prepared(head, dumps(_shown(session.caller)))
+    return Prepared(head, dumps(_shown(session)))
 
 
 async def get_session(request: web.Request) -> web.StreamResponse:

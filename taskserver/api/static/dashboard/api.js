@@ -58,14 +58,3 @@ export async function getTask(id, signal) {
   delete task.output; // a few lines that came in between; the viewer reads its own
   return task;
 }
-
-/** Wait; ends early, without an error, when the signal is aborted. */
-export function pause(milliseconds, signal) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
-}

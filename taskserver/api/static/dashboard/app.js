@@ -1,6 +1,6 @@
 // The page: finds the view for the address, keeps the session, and moves between views without reloading.
 
-import { base, events, pause } from "./api.js";
+import { base, events } from "./api.js";
 import { announce, fill, h } from "./dom.js";
 import { obeyKeys } from "./keys.js";
 import { notice } from "./parts.js";
@@ -9,6 +9,7 @@ import { currentSession, showSignIn, signOut } from "./session.js";
 import { setTab } from "./tab.js";
 import { showTask } from "./task.js";
 import { showTasks } from "./tasks.js";
+import { pause } from "./wait.js";
 
 const VIEWS = [
   [/^$/, showTasks, null],

@@ -28,6 +28,26 @@ export function fill(element, ...children) {
   return element;
 }
 
+/**
+ * The same where somebody may be at work while it is made anew: details that were open are open again, and what had the
+ * focus has it again, or else the first link.
+ */
+export function refill(element, ...children) {
+  const focused = element.contains(document.activeElement) ? identity(document.activeElement) : null;
+  const opened = [...element.querySelectorAll("details[open]")].map(nameOf);
+  fill(element, ...children);
+  for (const details of element.querySelectorAll("details")) details.open ||= opened.includes(nameOf(details));
+  if (focused === null) return;
+  const all = [...element.querySelectorAll("a[href], button:not(:disabled), summary, [tabindex]")];
+  const found = all.find((one) => identity(one) === focused) ?? element.querySelector("a[href]");
+  found?.focus({ preventScroll: true });
+}
+
+const nameOf = (details) => details.querySelector("summary").textContent;
+
+/** What is the same of an element that was made once more. */
+const identity = (element) => `${element.tagName} ${element.getAttribute("href")} ${element.textContent}`;
+
 /** Have `parent` hold exactly `children`, in this order. What is in its place is not touched, and keeps the focus. */
 export function arrange(parent, children) {
   const wanted = new Set(children);

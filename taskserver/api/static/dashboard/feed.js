@@ -1,6 +1,7 @@
 // What changes, as the server tells it (PROTOCOLS.md, A7), for as long as somebody looks.
 
-import { Refusal, ask, base, pause } from "./api.js";
+import { Refusal, ask, base } from "./api.js";
+import { pause } from "./wait.js";
 
 const HIDDEN_PAUSE = 20000; // a page in the background lets go: browsers open six connections to a server, for all tabs
 const RETRY_PAUSE = 2000;
@@ -81,6 +82,7 @@ export function watchChanges({ run, read, onChanges, onConnection }) {
 
   document.addEventListener("visibilitychange", onVisibility);
   open();
+  onVisibility(); // a tab may be opened in the background
   pause(PATIENCE, leaving.signal).then(() => since || leaving.signal.aborted || readAll());
   return {
     /** Read everything again, because something else is to be shown. */
@@ -94,14 +96,22 @@ export function watchChanges({ run, read, onChanges, onConnection }) {
   };
 }
 
-const RANK = { queued: 0, running: 2 };
+const FINISHED = 1e9; // more than any attempt
+const ATTEMPT = 100;
+const OFFERED_AGAIN = 50;
 
-/** Of two versions of a task, or of a run, the one that is further on. */
+/**
+ * Of two versions of a task, or of a run, the one that is further on. A run that was claimed and is offered again is
+ * queued with the attempt that it had while it was running.
+ */
 export function newer(one, other) {
   if (!one || !other) return one ?? other;
   const begun = (version) => version.created_at ?? version.queued_at;
   if (begun(one) !== begun(other)) return begun(one) > begun(other) ? one : other;
-  const rank = ({ state, cancel_requested, attempt = 0 }) =>
-    100 * attempt + (RANK[state] ?? 10) + (cancel_requested ? 1 : 0);
+  const place = ({ finished, state, attempt = 0 }) => {
+    if (finished) return FINISHED;
+    return ATTEMPT * attempt + (state === "running" ? 2 : attempt && OFFERED_AGAIN);
+  };
+  const rank = (version) => place(version) + (version.cancel_requested ? 1 : 0);
   return rank(other) > rank(one) ? other : one;
 }

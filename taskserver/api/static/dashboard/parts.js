@@ -1,6 +1,7 @@
 // Small parts that several views show.
 
 import { base } from "./api.js";
+import { toClipboard } from "./clipboard.js";
 import { ticking } from "./clock.js";
 import { announce, h } from "./dom.js";
 import { ago, elapsed, exact, plain } from "./format.js";
@@ -58,13 +59,9 @@ export function copyable(text, label) {
   const code = h("code", {}, text);
   const button = h("button", { type: "button", class: "quiet", "aria-label": `Copy ${label}` }, "Copy");
   button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(code); // without https the clipboard is out of reach
-      button.textContent = "Selected";
-    }
+    const copied = await toClipboard(text);
+    if (!copied) getSelection().selectAllChildren(code);
+    button.textContent = copied ? "Copied" : "Selected";
     announce(button.textContent);
   });
   return h("div", { class: "copyable" }, h("pre", { tabindex: 0 }, code), button);

@@ -1,7 +1,7 @@
 // A run's page: how it stands, its tasks on a timeline, and what came out.
 
 import { Refusal, ask, base, getTask } from "./api.js";
-import { announce, arrange, fill, h } from "./dom.js";
+import { announce, arrange, fill, h, refill } from "./dom.js";
 import { newer, watchChanges } from "./feed.js";
 import { plain, plural } from "./format.js";
 import { confirmed, notice, resultView, stateBadge, timeAgo, timeTaken } from "./parts.js";
@@ -18,7 +18,9 @@ export function showRun(container, { id, session, setBanner }) {
   const body = h("tbody", {});
   const table = h("table", { class: "tasks run" }, head(), body);
   const mayWrite = session.scopes.some((scope) => scope === "write" || scope === "admin");
+  const stats = h("ul", { class: "stats", "aria-label": "Tasks by state" });
   let run = null;
+  let described = null; // the version of it that the header tells of
   let rows = new Map(); // id → {task, element, chart}
   let deleted = new Set(); // since the reading under way began
 
@@ -47,7 +49,7 @@ export function showRun(container, { id, session, setBanner }) {
     const known = rows.get(task.id);
     const entry = known ?? { element: h("tr", {}), chart: h("td", { class: "chart" }) };
     const fresh = known ? newer(known.task, task) : task;
-    if (fresh !== entry.task) fill(entry.element, cells(fresh, entry.chart));
+    if (fresh !== entry.task) refill(entry.element, cells(fresh, entry.chart));
     entry.task = fresh;
     rows.set(task.id, entry);
   }
@@ -69,7 +71,9 @@ export function showRun(container, { id, session, setBanner }) {
 
   function show() {
     const tasks = [...rows.values()].map(({ task }) => task);
-    fill(header, describe(run, tasks, mayWrite && !run.finished && cancelButton()));
+    if (described !== run) refill(header, describe(run, stats, mayWrite && !run.finished && cancelButton()));
+    described = run;
+    fill(stats, counts(tasks));
     arrange(body, [...rows.values()].map(({ element }) => element));
     draw();
     if (!header.isConnected) fill(container, header, table);
@@ -118,7 +122,7 @@ export function showRun(container, { id, session, setBanner }) {
   return { keys: [["u", "up to all tasks", () => document.getElementById("home").click()]], close };
 }
 
-function describe(run, tasks, button) {
+function describe(run, stats, button) {
   return [
     h("h1", {}, h("bdi", {}, plain(run.dag_id))),
     h(
@@ -134,23 +138,23 @@ function describe(run, tasks, button) {
     ),
     run.error && h("p", { class: "error" }, h("bdi", {}, plain(run.error))),
     run.note && h("p", {}, h("bdi", {}, plain(run.note))),
-    stats(tasks),
+    stats,
     Object.keys(run.conf).length > 0 &&
       h("details", {}, h("summary", {}, "Configuration"), h("pre", { class: "result", tabindex: 0 }, JSON.stringify(run.conf, null, 2))),
   ];
 }
 
 /** The tasks counted by state; of one that was tried more than once the last try counts. */
-function stats(tasks) {
+function counts(tasks) {
   const last = new Map();
   for (const task of tasks) {
     const key = `${task.run.map_index} ${task.run.task_id}`;
     if (!last.has(key) || last.get(key).run.try_number < task.run.try_number) last.set(key, task);
   }
-  const counts = {};
-  for (const { state } of last.values()) counts[state] = (counts[state] ?? 0) + 1;
-  const items = Object.entries(counts).map(([state, count]) => h("li", {}, stateBadge(state), ` ${count}`));
-  return h("ul", { class: "stats", "aria-label": "Tasks by state" }, h("li", {}, plural(last.size, "task")), items);
+  const found = {};
+  for (const { state } of last.values()) found[state] = (found[state] ?? 0) + 1;
+  const items = Object.entries(found).map(([state, count]) => h("li", {}, stateBadge(state), ` ${count}`));
+  return [h("li", {}, plural(last.size, "task")), ...items];
 }
 
 function head() {

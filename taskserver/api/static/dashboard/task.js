@@ -1,7 +1,7 @@
 // A task's page: what it is and how it stands, above its output.
 
 import { Refusal, ask, base, events, getTask } from "./api.js";
-import { announce, fill, h } from "./dom.js";
+import { announce, fill, h, refill } from "./dom.js";
 import { newer } from "./feed.js";
 import { plain, plural, title } from "./format.js";
 import { confirmed, labelList, listAddress, notice, resultView, stateBadge, timeAgo, timeTaken } from "./parts.js";
@@ -29,6 +29,7 @@ export function showTask(container, { id, session, setBanner }) {
   const mayWrite = session.scopes.some((scope) => scope === "write" || scope === "admin");
   let viewer = null;
   let task = null;
+  let described = ""; // what the header tells
   let bannerTimer = 0;
 
   /** Take over what is known of the task now; `whole` tells that nothing is missing. */
@@ -39,11 +40,17 @@ export function showTask(container, { id, session, setBanner }) {
     task = behind ? { ...before, last: Math.max(before.last, found.last) } : found;
     lines.textContent = plural(task.last, "line");
     const changed = !before || before.state !== task.state || before.cancel_requested !== task.cancel_requested;
-    if (changed || whole) fill(header, describe(task, lines, mayWrite && !task.finished && cancelButton()));
+    if (changed || whole) showHeader();
     if (changed && before && !task.finished) announce(`The task is ${task.state}`); // of the end the output tells
     setTab(`${task.state} · ${title(task)}`, task.state);
     // Who tells of a change need not know the result or the times.
     if (changed && !whole) getTask(id, leaving.signal).then((read) => update(read, true), () => {});
+  }
+
+  function showHeader() {
+    const words = JSON.stringify({ ...task, last: 0 }); // the count of lines has an element of its own
+    if (words !== described) refill(header, describe(task, lines, mayWrite && !task.finished && cancelButton()));
+    described = words;
   }
 
   function cancelButton() {
@@ -67,6 +74,8 @@ export function showTask(container, { id, session, setBanner }) {
 
   /** The output says why it has nothing more to tell: the session is over, or the task is gone. */
   function onRefused({ detail: status }) {
+    clearTimeout(bannerTimer);
+    setBanner(""); // there was an answer
     if (status === 401) events.dispatchEvent(new Event("signed-out"));
     else fill(container, explain(new Refusal(status, 0, `the server refused with ${status}`), id, open));
   }

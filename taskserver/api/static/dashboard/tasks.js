@@ -1,7 +1,7 @@
 // The list of tasks: live, filtered, a page at a time.
 
 import { Refusal, ask, base } from "./api.js";
-import { announce, arrange, fill, h, setText } from "./dom.js";
+import { announce, arrange, fill, h, refill, setText } from "./dom.js";
 import { newer, watchChanges } from "./feed.js";
 import { filterForm, nothingYet, nothingFound } from "./listparts.js";
 import { readFilter, passes } from "./filter.js";
@@ -82,7 +82,7 @@ export function showTasks(container, { setBanner, navigate }) {
   function put(task, known = rows.get(task.id)) {
     const entry = known ?? { element: h("tr", {}) };
     const fresh = known ? newer(known.task, task) : task;
-    if (fresh !== entry.task) fill(entry.element, cells(fresh));
+    if (fresh !== entry.task) refill(entry.element, cells(fresh));
     entry.task = fresh;
     rows.set(task.id, entry);
   }

@@ -33,7 +33,7 @@ export class Loader {
     // Where readers go next, mostly: the end.
     const last = Math.floor(Math.max(0, total - 1) / PAGE);
     this.wanted.push(last, Math.max(0, last - 1));
-    for (const number of this.wanted.toReversed()) this.pages.touch(number);
+    this.pages.want(this.wanted.toReversed());
     for (const [number, controller] of this.running) if (!this.wanted.includes(number)) controller.abort();
     this.#start();
   }

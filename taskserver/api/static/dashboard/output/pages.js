@@ -5,7 +5,7 @@ import { PLAIN, styleAfter } from "./ansi.js";
 /** Lines of a page: what is asked for at a time. */
 export const PAGE = 256;
 const MOST_PAGES = 128;
-const MOST_CHARACTERS = 8_000_000;
+const MOST_CHARACTERS = 8_000_000; // of all pages but those that are wanted, which with long lines may have more
 
 export class Pages {
   constructor(mostPages = MOST_PAGES, mostCharacters = MOST_CHARACTERS) {
@@ -13,6 +13,7 @@ export class Pages {
     this.mostPages = mostPages;
     this.mostCharacters = mostCharacters;
     this.size = 0;
+    this.wanted = new Set();
   }
 
   /** A line, `{text, cut, stderr, time}`, or null if it is not here. */
@@ -20,9 +21,11 @@ export class Pages {
     return this.#use(Math.floor(n / PAGE))?.lines[n % PAGE] ?? null;
   }
 
-  /** A page is on the screen, or near it: it is not the next one to be forgotten. */
-  touch(number) {
-    this.#use(number);
+  /** These pages are on the screen, or near it: they are not forgotten, or they would have to be fetched for ever. */
+  want(numbers) {
+    this.wanted = new Set(numbers);
+    for (const number of numbers) this.#use(number);
+    this.#forget();
   }
 
   /**
@@ -85,10 +88,11 @@ export class Pages {
     return page;
   }
 
+  /** Forget what was used least recently, as long as there is too much. */
   #forget(except) {
     for (const page of this.pages.values()) {
       if (this.pages.size <= this.mostPages && this.size <= this.mostCharacters) return;
-      if (page === except) continue;
+      if (page === except || this.wanted.has(page.number)) continue;
       this.pages.delete(page.number);
       this.size -= page.size;
     }

@@ -1,6 +1,7 @@
 // A task's output from the server: pieces of it, what comes new, and searches. It speaks NDJSON (PROTOCOLS.md, A5),
 // which tells of each line its stream and time.
 
+import { sleep } from "../wait.js";
 import { compact } from "./text.js";
 
 const FIRST_PAUSE = 250; // milliseconds before a broken connection is tried again; doubled up to the last
@@ -187,18 +188,4 @@ async function* batches(response) {
   } finally {
     reader.cancel().catch(() => {}); // whoever stopped it has been told why
   }
-}
-
-function sleep(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", stop);
-      resolve();
-    }, milliseconds);
-    signal.addEventListener("abort", stop, { once: true });
-  });
 }

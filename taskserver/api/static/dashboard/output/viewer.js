@@ -3,8 +3,9 @@
 
 import { announce, fill, h, setText } from "../dom.js";
 import { plural } from "../format.js";
+import { sleep } from "../wait.js";
 import { PLAIN } from "./ansi.js";
-import { copySelection } from "./copying.js";
+import { CopyButton, copySelection } from "./copying.js";
 import { keyHandler } from "./keys.js";
 import { Loader } from "./loader.js";
 import { PAGE, Pages } from "./pages.js";
@@ -17,9 +18,9 @@ import { Refused, Source } from "./source.js";
 import { showAll } from "./text.js";
 
 const GLANCE = 5000; // milliseconds between two looks at a task that runs: its state may change without a line
+const RETRY = 1000; // milliseconds before the end is asked for again
 const TELL = 250; // milliseconds between two words to the page about how the task grows
 const MOST_WHOLE = 8; // cut lines that are shown as a whole at the same time
-const MOST_COPIED = 10_000; // lines of a range: what the server gives at a time
 
 /**
  * Show a task's output in `container`.
@@ -94,7 +95,10 @@ class Viewer {
         if (error instanceof Refused) this.#failed(error);
       },
     });
-    this.copyButton = h("button", { type: "button", hidden: true, onclick: () => this.#copyRange() }, "Copy lines");
+    this.copyButton = new CopyButton(this.source, {
+      signal: this.closing.signal,
+      onRefused: (error) => this.#failed(error),
+    });
     this.frame = h("div", {
       class: "frame",
       tabindex: 0,
@@ -117,7 +121,7 @@ class Viewer {
         this.searchBar.element,
         toggle("Wrap", "Wrap long lines", (on) => this.#wrap(on)),
         toggle("Times", "Show the time of each line", (on) => this.#times(on)),
-        this.copyButton,
+        this.copyButton.element,
         download("Download", "As text", false, ".txt"),
         download("with codes", "As it was printed, with its escape codes", true, ".log"),
       ),
@@ -222,6 +226,7 @@ class Viewer {
   #grow(total) {
     if (total > this.total) {
       this.total = total;
+      this.copyButton.mark(this.range, total);
       this.scroller.setTotal(total);
       this.#show();
     }
@@ -241,7 +246,9 @@ class Viewer {
 
   async #refreshTask() {
     try {
-      this.task = await this.source.state(this.closing.signal);
+      const found = await this.source.state(this.closing.signal);
+      if (this.task.finished) return; // asked before, answered after the end
+      this.task = found;
       this.onTask(this.task);
     } catch (error) {
       if (error instanceof Refused) this.#failed(error);
@@ -249,7 +256,10 @@ class Viewer {
   }
 
   async #ended() {
-    await this.#refreshTask();
+    while (!this.task.finished) {
+      await this.#refreshTask();
+      if (!this.task.finished) await sleep(RETRY, this.closing.signal); // the answer that tells the end got lost
+    }
     this.#grow(this.task.last);
     this.searchBar.grown();
     this.#show();
@@ -294,8 +304,7 @@ class Viewer {
 
   #select(range) {
     this.range = range;
-    this.copyButton.hidden = !range;
-    if (range) setText(this.copyButton, `Copy ${plural(range[1] - range[0] + 1, "line")}`);
+    this.copyButton.mark(range, this.total);
     this.scroller.refresh();
   }
 
@@ -319,19 +328,6 @@ class Viewer {
       this.#heights();
     } catch (error) {
       this.#failed(error);
-    }
-  }
-
-  async #copyRange() {
-    const [first, last] = this.range;
-    try {
-      const count = Math.min(last - first + 1, MOST_COPIED);
-      await navigator.clipboard.writeText(await this.source.plainText(first, count, this.closing.signal));
-      announce(`${plural(count, "line")} copied`);
-      setText(this.copyButton, "Copied");
-    } catch (error) {
-      if (error instanceof Refused) this.#failed(error);
-      else setText(this.copyButton, "Copying failed");
     }
   }
 }
