@@ -1,4 +1,4 @@
-"""`python -m tests.bench.mute …` is `taskserver …` whose nodes do not tell each other of changes."""
+"""`python tests/bench/mute.py …` is `taskserver …` whose nodes do not tell each other of changes."""
 
 from __future__ import annotations
 

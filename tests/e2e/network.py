@@ -96,6 +96,9 @@ class Network:
     async def _close(self) -> None:
         self._server.close()
         await self._cancel()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:  # connections that were ending by themselves
+            await asyncio.wait(left)
 
     async def _cancel(self) -> None:
         pipes = list(self._pipes)
@@ -121,12 +124,12 @@ class Network:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
+            self._pipes.discard(pipe)
             for copy in copies:
                 copy.cancel()
-            await asyncio.gather(*copies, return_exceptions=True)
             for end in ends:
                 _break(end)
-            self._pipes.discard(pipe)
+            await asyncio.gather(*copies, return_exceptions=True)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open_: asyncio.Event) -> None:

@@ -14,7 +14,7 @@ from taskserver.errors import TaskNotFound
 from taskserver.model import NewTask, Outcome, Task, TaskState
 from taskserver.store import AnyChange, Appended, Change
 from taskserver.stores.sqlite.file import DatabaseFile
-from taskserver.stores.sqlite.rows import TASK_COLUMNS, task_from_row
+from taskserver.stores.sqlite.rows import TASK_COLUMNS, sealed_row, task_from_row
 from taskserver.stores.sqlite.transaction import SqliteTransaction
 from taskserver.stores.sqlite.works import Heads
 
@@ -138,6 +138,22 @@ def test_a_task_that_is_gone_is_not_remembered(scene: Scene) -> None:
     again = scene.create("a")
     assert again.log > first.log
     assert scene.append("a", "y") == Appended(0, 1)
+
+
+def test_what_is_sealed_and_swept_at_once_leaves_nothing(scene: Scene) -> None:
+    log = scene.create("build").log
+    scene.append("build", "a", "b")
+    scene.group(lambda tx: tx.tasks.finish("build", Outcome(), NOW, None, None, MAX_LINE_NUMBER))
+    chunks = scene.group(lambda tx: tx.read_chunks(log, 0, 2))
+    scene.group(lambda tx: tx.tasks.delete("build"))
+
+    def seal_and_sweep(tx: SqliteTransaction) -> None:
+        assert tx.tasks.replace_chunks(log, chunks, [sealed_row(log, chunk) for chunk in chunks])
+        assert tx.retention.sweep() is False
+
+    scene.group(seal_and_sweep)
+    for table in ("chunk", "discarded"):
+        assert scene.connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
 def test_only_so_many_are_remembered_the_most_lately_written_ones(scene: Scene) -> None:

@@ -46,6 +46,7 @@ class RetentionWrites:
         return Ended(len(tasks), runs)
 
     def sweep(self) -> bool:
+        self._tx.flush()  # what was written behind the removal would stay for ever: nothing would tell of it any more
         rows, size = SWEEP_ROWS, SWEEP_BYTES
         discarded = self._db.execute("SELECT log, run FROM discarded ORDER BY log LIMIT ?", (SWEEP_LOGS,))
         for log, run in discarded.fetchall():
