@@ -98,8 +98,10 @@ class SessionOver(BadCredential):
 
     code = "session_over"
 
-    def __init__(self) -> None:
-        super().__init__("the session is over; sign in again")
+    def __init__(
+        self, message: str = "the session is over; sign in again", payload: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, payload)
 
 
 class Forbidden(TaskServerError):
