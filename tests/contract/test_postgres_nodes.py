@@ -383,11 +383,10 @@ class TestTwoNodes:
         nodes.b.listen(told)
 
         async def prune(node: Store) -> int:
-            removed, idle = 0, 0
-            while idle < 20:  # it may be the other's turn
-                ended = await node.prune(NOW + SECOND, 7)
+            removed = 0
+            while ended := await node.prune(NOW + SECOND, 7):
                 await node.sweep()
-                removed, idle = removed + ended.tasks, 0 if ended else idle + 1
+                removed += ended.tasks
             return removed
 
         async def produce() -> None:
@@ -404,6 +403,15 @@ class TestTwoNodes:
             pass
         assert await nodes.execute("SELECT DISTINCT log FROM chunk") == [(live.log,)]
         assert await nodes.execute("SELECT 1 FROM discarded") == []
+
+    async def test_what_is_being_sealed_or_swept_is_pruned_all_the_same(self, nodes: Nodes) -> None:
+        for name in ("a", "b"):
+            await finished(nodes.a, name)
+        async with tasks_locked(nodes) as waiting:  # as the sealer does for a moment
+            pruning = [asyncio.ensure_future(node.prune(NOW + SECOND, 7)) for node in (nodes.a, nodes.b)]
+            await waiting(2)  # one for the tasks, one for its turn
+        assert sum([(await ended).tasks for ended in pruning]) == 2
+        assert not await nodes.a.prune(NOW + SECOND, 7)
 
     async def test_both_may_seal_at_once_and_one_may_delete(self, nodes: Nodes) -> None:
         for number in range(4):

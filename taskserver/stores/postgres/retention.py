@@ -26,9 +26,9 @@ COUNT_ENDED = (
     " (SELECT count(*) FROM run WHERE finished_at < $1)"
 )
 _RUNS = "SELECT id FROM run WHERE finished_at < $1 ORDER BY finished_at LIMIT $2"
-_MY_TURN = (
-    "SELECT pg_try_advisory_xact_lock(hashtextextended('taskserver retention', 'discarded'::regclass::oid::bigint))"
-)
+_TURN = "hashtextextended('taskserver retention', 'discarded'::regclass::oid::bigint)"
+_MY_TURN = f"SELECT pg_try_advisory_xact_lock({_TURN})"
+_WAIT_FOR_MY_TURN = f"SELECT pg_advisory_xact_lock({_TURN})"
 _DISCARDED = "SELECT log, run FROM discarded ORDER BY log LIMIT $1"
 # The last ones first, so that what is left of a log has no gaps. `octet_length` does not read what it measures.
 _CHUNKS = (
@@ -42,8 +42,7 @@ async def prune(pool: Pool, before: int, limit: int) -> tuple[Ended, Sequence[An
     """See ``Store.prune``; and the changes to report."""
     try:
         async with transaction(pool) as connection:
-            if not await connection.fetchval(_MY_TURN):
-                return Ended(), ()
+            await connection.execute(_WAIT_FOR_MY_TURN)  # to say that there is nothing, one must have looked
             tx = PostgresTransaction(connection, alone=True)
             ended = await _prune(tx, before, limit)
             await tx.flush()

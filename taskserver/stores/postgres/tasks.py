@@ -25,11 +25,12 @@ _OVERDUE = (
 # For removal: without results, which may be large.
 _OF_RUN = f"SELECT {TASK_COLUMNS} FROM task WHERE run = $1 ORDER BY id LIMIT $2 FOR UPDATE"
 _LOCK_OF_RUN = "SELECT 1 FROM task WHERE run = $1 ORDER BY id LIMIT $2 FOR UPDATE"
-# What is locked is being sealed, or its producer repeats itself; it has time.
-_ENDED = (
-    f"SELECT {TASK_COLUMNS} FROM task WHERE finished_at < $1 AND run IS NULL"
-    " ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED"
-)
+# What is locked is being sealed, or its producer repeats itself: it comes last. Then one is waited for at a time, since
+# whoever locks several tasks takes them in the order of their ids.
+_ENDED = f"SELECT {TASK_COLUMNS} FROM task WHERE finished_at < $1 AND run IS NULL ORDER BY finished_at"
+_FREE = f"{_ENDED} LIMIT $2 FOR UPDATE SKIP LOCKED"
+_FIRST = f"{_ENDED} LIMIT 1 FOR UPDATE"
+_ANY_ENDED = "SELECT 1 FROM task WHERE finished_at < $1 AND run IS NULL LIMIT 1"
 
 
 class TaskWrites:
@@ -125,8 +126,11 @@ class TaskWrites:
         return await self._remove_rows(_OF_RUN, run, limit)
 
     async def remove_ended(self, before: int, limit: int) -> int:
-        """Remove tasks outside of runs that have ended before a moment; how many, at most ``limit``."""
-        return await self._remove_rows(_ENDED, before, limit)
+        """Remove tasks outside of runs that ended before a moment; how many: at most ``limit``, and 0 if none is left."""
+        removed = await self._remove_rows(_FREE, before, limit)
+        while not removed and await self._tx.db.fetchval(_ANY_ENDED, before) is not None:
+            removed = await self._remove_rows(_FIRST, before)
+        return removed
 
     async def expire_leases(self, now: int, heard_since: int = 0) -> list[Task]:
         await self._tx.flush()
