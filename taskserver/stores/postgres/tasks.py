@@ -126,7 +126,7 @@ class TaskWrites:
         return await self._remove_rows(_OF_RUN, run, limit)
 
     async def remove_ended(self, before: int, limit: int) -> int:
-        """Remove tasks outside of runs that ended before a moment; how many: at most ``limit``, and 0 if none is left."""
+        """Remove tasks outside of runs that ended before a moment; how many: up to ``limit``, 0 if none is left."""
         removed = await self._remove_rows(_FREE, before, limit)
         while not removed and await self._tx.db.fetchval(_ANY_ENDED, before) is not None:
             removed = await self._remove_rows(_FIRST, before)
