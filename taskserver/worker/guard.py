@@ -23,8 +23,8 @@ from pathlib import Path
 
 from taskserver.worker import end_groups
 
-# -I and -S: as in `producer.process`, it needs neither environment nor site packages, and starts faster.
 CLOSE_LIMIT = 1.0  # seconds
+# -I and -S: as in `producer.process`, it needs neither environment nor site packages, and starts faster.
 SCRIPT = (sys.executable, "-I", "-S", str(Path(end_groups.__file__)))
 
 

@@ -83,14 +83,14 @@ async def insisting(call: Callable[[], Awaitable[T]]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def tasks_locked(nodes: Nodes) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
-    """An operator holds all tasks; what is given waits until so many connections wait for that."""
+async def tasks_locked(nodes: Nodes, which: str = "true") -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """An operator holds the tasks for which a condition holds; what is given waits until so many connections wait."""
     import asyncpg
 
     operator = await asyncpg.connect(nodes.url)
     block = operator.transaction()
     await block.start()
-    await operator.execute("SELECT 1 FROM task FOR UPDATE")
+    await operator.execute(f"SELECT 1 FROM task WHERE {which} FOR UPDATE")
 
     async def waiting(count: int) -> None:
         sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -516,22 +516,15 @@ class TestFaults:
             assert await texts(nodes.b, task.log) == numbered(0, 40)
 
     async def test_a_lock_that_an_operator_holds_delays_only_what_needs_it(self, nodes: Nodes) -> None:
-        import asyncpg
-
         await create(nodes.a, "held")
         await create(nodes.a, "free")
-        operator = await asyncpg.connect(nodes.url)
-        block = operator.transaction()
-        await block.start()
-        await operator.execute("SELECT 1 FROM task WHERE id = 'held' FOR UPDATE")
-        held = asyncio.ensure_future(nodes.a.append("held", lines("x"), 0, NOW))
-        await asyncio.sleep(0)
-        await nodes.a.ping()
-        assert await nodes.a.append("free", lines("x"), 0, NOW) == Appended(0, 1)
-        assert not held.done()
-        await block.rollback()
+        async with tasks_locked(nodes, "id = 'held'") as waiting:
+            held = asyncio.ensure_future(nodes.a.append("held", lines("x"), 0, NOW))
+            await waiting(1)
+            await nodes.a.ping()
+            assert await nodes.a.append("free", lines("x"), 0, NOW) == Appended(0, 1)
+            assert not held.done()
         assert await held == Appended(0, 1)
-        await operator.close()
 
     async def test_a_database_that_only_reads_is_not_available(self, nodes: Nodes) -> None:
         await create(nodes.a)

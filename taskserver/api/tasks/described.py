@@ -185,8 +185,8 @@ class DagList(AnswerSchema):
     dags = fields.List(fields.Nested(Dag), required=True)
 
 
-class Run(AnswerSchema):
-    """A run."""
+class _RunHead(AnswerSchema):
+    """What is told first of a run, wherever it stands."""
 
     id = fields.UUID(required=True)
     dag_id = fields.String(required=True)
@@ -194,6 +194,11 @@ class Run(AnswerSchema):
     state = _state()
     finished = fields.Boolean(required=True)
     error = fields.String(required=True)
+
+
+class Run(_RunHead):
+    """A run."""
+
     conf = fields.Dict(required=True)
     metadata = fields.Raw(required=True, allow_none=True)
     tag = _nullable(fields.String)
@@ -218,15 +223,9 @@ class RunWithTasks(Run):
     tasks = fields.List(fields.Nested(TaskSummary), required=True)
 
 
-class RunResult(AnswerSchema):
+class RunResult(_RunHead):
     """What came out of a run."""
 
-    id = fields.UUID(required=True)
-    dag_id = fields.String(required=True)
-    run_id = fields.String(required=True)
-    state = _state()
-    finished = fields.Boolean(required=True)
-    error = fields.String(required=True)
     results = fields.Dict(required=True, metadata={"description": "by task id; empty while the run goes on"})
 
 

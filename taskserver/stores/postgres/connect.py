@@ -104,33 +104,29 @@ class Address:
         """The URL without what must not be shown."""
         return _public(self.dsn)
 
-    @property
-    def _options(self) -> dict[str, Any]:
+    def _options(
+        self, command_timeout: float | None = COMMAND_TIMEOUT, application_name: str = APPLICATION_NAME
+    ) -> dict[str, Any]:
         return {
             "statement_cache_size": self.statement_cache_size,
             "max_cached_statement_lifetime": PLAN_LIFETIME,
             "timeout": CONNECT_TIMEOUT,
-            "command_timeout": COMMAND_TIMEOUT,
-            "server_settings": {"application_name": APPLICATION_NAME},
+            "command_timeout": command_timeout,
+            "server_settings": {"application_name": application_name},
         }
 
     async def connect(
         self, command_timeout: float | None = COMMAND_TIMEOUT, application_name: str = APPLICATION_NAME
     ) -> Connection:
         """A connection of its own. PostgreSQL shows the application's name to who looks at its connections."""
-        options = {
-            **self._options,
-            "command_timeout": command_timeout,
-            "server_settings": {"application_name": application_name},
-        }
-        connection: Connection = await asyncpg.connect(self.dsn, **options)
+        connection: Connection = await asyncpg.connect(self.dsn, **self._options(command_timeout, application_name))
         return connection
 
     async def open_pool(self, size: int) -> Pool:
         """At most ``size`` connections, made when they are needed."""
         # None is kept in stock: asyncpg would try to replace it without a pause during an outage, and log each failure.
         pool: Pool = await asyncpg.create_pool(
-            self.dsn, min_size=0, max_size=size, reset=_leave_as_it_is, **self._options
+            self.dsn, min_size=0, max_size=size, reset=_leave_as_it_is, **self._options()
         )
         return pool
 
