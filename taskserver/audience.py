@@ -38,9 +38,9 @@ S = TypeVar("S", bound="Subject[Any]")
 
 
 class Subject(abc.ABC, Generic[N]):
-    """What an audience waits for. ``topic`` is the wake-up that concerns it, ``waiter`` who its members are."""
+    """What an audience waits for. ``topics`` are the wake-ups that concern it, ``waiter`` is who its members are."""
 
-    topic: str
+    topics: tuple[str, ...]
     waiter: Waiter = Waiter.POLL
     heartbeat: float = math.inf
     """After so many quiet seconds the news are ``idle()``."""
@@ -138,7 +138,7 @@ class Audience(Generic[N]):
         self._deadlines: list[tuple[float, int, Seat[N]]] = []
         self._numbers = itertools.count()
         self._sleeps_until = 0.0
-        self._subscription = waits.subscribe(subject.topic)
+        self._subscription = waits.subscribe(*subject.topics)
         self._subscription.__enter__()
         self._task = asyncio.create_task(self._run())
 
@@ -190,9 +190,9 @@ class Audience(Generic[N]):
         try:
             await self._tell_news()
         except TaskServerError as error:
-            log.debug("%s: nobody is told: %s", self.subject.topic, error)
+            log.debug("%s: nobody is told: %s", self.subject.topics[0], error)
         except Exception:  # a bug of ours must not keep anybody waiting
-            log.exception("%s: an audience failed", self.subject.topic)
+            log.exception("%s: an audience failed", self.subject.topics[0])
         finally:
             self._close()
         await _release(list(self._seats))

@@ -56,6 +56,11 @@ MAX_OUTPUT_RESERVE = 1000  # lines: what a person reads of an end
 # it is taken costs half of the CPU per line that it does with aiohttp's 128 KiB.
 BODY_BUFFER = 512 * KIB
 
+# Of an unfinished line that is told. A bar with a colour for each cell has some 2 KiB; two of them have to fit into one
+# of PostgreSQL's notifications, which take 8000 bytes.
+PARTIAL_BYTES = 3 * KIB
+PARTIAL_PAUSE = 0.25  # seconds between two looks at it that are told: a bar that moves, at the cost of a slow producer
+
 LISTEN_BACKLOG = 4096  # aiohttp's 128 drops connections when thousands of clients come at once
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter, TaskState
+from taskserver.partial import Partial
 from taskserver.wakeup import LocalWakeup, Wakeup
 
 
@@ -75,7 +76,7 @@ class KeyChange:
     key: ApiKey
 
 
-AnyChange = Change | RunChange | KeyChange
+AnyChange = Change | RunChange | KeyChange | Partial
 
 MAX_REMOVED = 1000  # tasks of a deleted run that go in the same commit as the run
 Listener = Callable[[Sequence[AnyChange]], None]
@@ -91,6 +92,14 @@ class Store(abc.ABC):
         Changes of one of them come in the order in which they were committed, and
         before the call that made them returns. There is one listener. Processes that
         share a store (``SharedStore``) are told of each other's changes; see ``behind``.
+        Partials come the same way (see ``tell``), though nothing of them is committed.
+        """
+
+    @abc.abstractmethod
+    def tell(self, partial: Partial) -> None:
+        """Report something to the listeners of all processes and nodes, this one included, that is not to be stored.
+
+        It comes after what was committed here before. Never blocks and never raises: who cannot be told misses it.
         """
 
     @property

@@ -16,13 +16,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from taskserver.config import KIB
 from taskserver.encoding import cut, dumps, isotime, json_pieces, raw_text, side_runs
 from taskserver.escapes import strip_escapes
 from taskserver.model import Chunk, Stream, Task
+from taskserver.partial import Partial
 
 RETRY_MS = (1000, 3000)  # clients of a restarted server come back spread over this time
 END_SUFFIX = "-end"
@@ -37,7 +38,11 @@ _EVENT_ID = re.compile(rf"(\d{{1,10}})({END_SUFFIX})?", re.ASCII)
 
 @dataclass(frozen=True)
 class Encoder:
-    """A format: its content type, and bytes for the beginning, for lines, for a quiet moment and for the end."""
+    """A format: its content type, and bytes for the beginning, for lines, for a quiet moment and for the end.
+
+    ``partial`` is for unfinished lines as they are now (None: there are none any
+    more); it is None where they are not told.
+    """
 
     name: str
     content_type: str
@@ -45,6 +50,7 @@ class Encoder:
     lines: Callable[[Sequence[Chunk]], bytes]
     idle: Callable[[], bytes]
     end: Callable[[Task], bytes]
+    partial: Callable[[Partial | None], bytes] | None = None
 
 
 def portions(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
@@ -145,6 +151,15 @@ def ndjson_end(task: Task) -> bytes:
     return dumps({"finished": task.finished, "code": task.code, "error": task.error, "last": task.last}) + b"\n"
 
 
+def ndjson_partial(partial: Partial | None) -> bytes:
+    """``{"partial": {"stdout", "stderr"}}``"""
+    return b'{"partial":%b}\n' % _unfinished(partial)
+
+
+def _unfinished(partial: Partial | None) -> bytes:
+    return dumps({"stdout": partial.stdout if partial else "", "stderr": partial.stderr if partial else ""})
+
+
 def sse_begin() -> bytes:
     """When to come back after a broken connection; part of the first event, as some clients take it alone for one."""
     return b"retry: %d\n" % random.randint(*RETRY_MS)  # noqa: S311 - spreads clients, guards nothing
@@ -154,6 +169,11 @@ def sse_lines(chunks: Sequence[Chunk]) -> bytes:
     """``event: output`` with a JSON array of lines."""
     begin = b"id: %d\nevent: output\ndata: [" % chunks[-1].end
     return b"".join((begin, *json_pieces(chunks, b"\ndata: "), b"]\n\n"))
+
+
+def sse_partial(partial: Partial | None) -> bytes:
+    """``event: partial``; without an id, since the cursor stays where it is."""
+    return b"event: partial\ndata: %b\n\n" % _unfinished(partial)
 
 
 def sse_idle() -> bytes:
@@ -173,3 +193,8 @@ PLAIN = Encoder("plain", TEXT.content_type, _nothing, plain_lines, _nothing, _no
 NDJSON = Encoder("ndjson", "application/x-ndjson", _nothing, ndjson_lines, _nothing, ndjson_end)
 SSE = Encoder("sse", "text/event-stream", sse_begin, sse_lines, sse_idle, sse_end)
 ENCODERS = {encoder.name: encoder for encoder in (TEXT, NDJSON, SSE)}
+WITH_PARTIALS = {
+    NDJSON: replace(NDJSON, name="ndjson and partials", partial=ndjson_partial),
+    SSE: replace(SSE, name="sse and partials", partial=sse_partial),
+}
+"""The formats that can, and those that tell of unfinished lines too."""

@@ -11,7 +11,7 @@ from taskserver.errors import StoreUnavailable
 from taskserver.meters import LeaseOf, Meters
 from taskserver.model import MICROSECONDS, now_us
 from taskserver.retention import pruned, sweep
-from taskserver.store import AnyChange, Change, Ended, KeyChange, Store
+from taskserver.store import AnyChange, Change, Ended, RunChange, Store
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Upkeep:
     def committed(self, changes: Sequence[AnyChange]) -> None:
         """Take note of tasks that have ended, and can be sealed, and of what has been deleted, and left something."""
         for change in changes:
-            if isinstance(change, KeyChange):
+            if not isinstance(change, Change | RunChange):
                 continue
             if change.deleted:
                 self._deleted.set()

@@ -94,6 +94,10 @@ class Wakeup(abc.ABC):
         """Wake all that subscribe to any of the topics. Never blocks, never raises; a repeat is harmless."""
 
     @abc.abstractmethod
+    def publish_here(self, topics: Iterable[str]) -> None:
+        """The same for the waiters of this process only: the others find out by themselves."""
+
+    @abc.abstractmethod
     def wake_all(self) -> None:
         """Wake every waiter of this process, for example when it shuts down."""
 
@@ -117,6 +121,9 @@ class LocalWakeup(Wakeup):
         for topic in topics:
             for subscription in self._topics.get(topic, ()):
                 subscription.wake(now)
+
+    def publish_here(self, topics: Iterable[str]) -> None:
+        self.publish(topics)
 
     def wake_all(self) -> None:
         self.publish(list(self._topics))

@@ -6,19 +6,24 @@ Rules:
 - What is not UTF-8 becomes U+FFFD.
 - A line longer than the limit becomes several, cut between characters.
 - All lines that one read completed share its time.
+- What has stood for a while without a newline can be told before it has one (``partial``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskserver.config import Limits
+import orjson
+
+from taskserver.config import PARTIAL_PAUSE, Limits
 from taskserver.encoding import SEPARATOR, encode_texts, isotime, split_text
-from taskserver.model import Stream
+from taskserver.model import MICROSECONDS, Stream
+from taskserver.partial import shown_of
 
 LINE_BYTES = Limits().line_bytes
 LONGEST_CHARACTER = 4  # bytes of UTF-8
 REPLACEMENT_BYTES = 3  # U+FFFD in UTF-8: what one undecodable byte may grow to
+PARTIAL_AGE = round(PARTIAL_PAUSE * MICROSECONDS)  # that a line must have without being whole
 
 
 @dataclass(frozen=True)
@@ -36,16 +41,31 @@ class LineCutter:
         self._stream = stream
         self._limit = line_bytes
         self._rest = bytearray()
+        self._since = 0
+        """When the rest began."""
 
     def feed(self, data: bytes, time_us: int) -> Records:
         """The lines that ``data`` completes."""
         end = data.rfind(b"\n") + 1
+        if end or not self._rest:
+            self._since = time_us
         if not end:
             self._rest += data
             return self._records(self._cut_rest(), time_us)
         whole = bytes(self._rest + data[:end])
         self._rest = bytearray(data[end:])
         return self._records(self._split(whole) + self._cut_rest(), time_us)
+
+    def partial(self, time_us: int | None = None) -> bytes:
+        """The record of what is unfinished, if it has been for long enough at that time (None: for however long).
+
+        Empty if there is nothing. It may be called in any thread: what is being
+        fed meanwhile is in it or not.
+        """
+        if time_us is not None and time_us - self._since < PARTIAL_AGE:
+            return b""
+        text = shown_of(self._rest)
+        return orjson.dumps({"partial": text, "stream": self._stream.name.lower()}) + b"\n" if text else b""
 
     def end(self, time_us: int) -> Records:
         """The last line, if it has no newline."""

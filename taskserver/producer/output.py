@@ -26,7 +26,7 @@ class Output:
     """The lines of one task, cut out of what is written; sent, in order and each once, by a ``Sender``.
 
     It belongs to the event loop ``loop``; ``write`` is for any thread but the loop's. Nothing
-    is made before the first line: a task that prints nothing costs nothing.
+    is made before something is written: a task that prints nothing costs nothing.
 
     Args:
         created: what is awaited before the first line is sent.
@@ -80,7 +80,11 @@ class Output:
             if self._closed:
                 return False
             self._untouched = False
-            self._put(self._cutters[stream].feed(data, now_us()))
+            records = self._cutters[stream].feed(data, now_us())
+            self._put(records)
+            if not records.count:
+                self._open()  # an unfinished line is told too
+                self._stir()
         return True
 
     async def close(self, patience: float) -> bool:
@@ -134,7 +138,15 @@ class Output:
     def _begin(self) -> None:
         """Start the sender, in the loop. A repeat does nothing."""
         if self._sending is None and self._spool is not None:
-            self._sender = Sender(self._client, self._task_id, self._spool, self._lease, self._on_cancel, self._say)
+            self._sender = Sender(
+                self._client,
+                self._task_id,
+                self._spool,
+                self._lease,
+                self._on_cancel,
+                self._say,
+                self._cutters.values(),
+            )
             self._sending = asyncio.ensure_future(self._send(self._sender))
 
     async def _send(self, sender: Sender) -> None:
@@ -156,3 +168,9 @@ class Output:
         if sender is not None:
             with suppress(RuntimeError):  # the loop is closed
                 sender.wake()
+
+    def _stir(self) -> None:
+        sender = self._sender
+        if sender is not None:
+            with suppress(RuntimeError):
+                sender.stir()

@@ -76,6 +76,7 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._spool = Spool(options.spool_folder, options.spool_limit, self._wake, self._say)
         self._sender: Sender
+        self._cutters: list[LineCutter] = []
         self._process: Process | None = None
         self._terminal: Terminal | None = None
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
@@ -88,7 +89,9 @@ class _Run:
 
     async def run(self, task_id: str) -> int:
         """The whole of it, once."""
-        self._sender = Sender(self._client, task_id, self._spool, self._options.lease, self._cancel, self._say)
+        self._sender = Sender(
+            self._client, task_id, self._spool, self._options.lease, self._cancel, self._say, self._cutters
+        )
         sending = asyncio.create_task(self._send())
         with self._forwarding_signals():
             end = await self._execute()
@@ -140,11 +143,15 @@ class _Run:
         """Start a pump; the future tells its end."""
         ended: asyncio.Future[None] = self._loop.create_future()
         cutter = LineCutter(source.stream)
+        self._cutters.append(cutter)
 
         def sink(data: bytes) -> None:
             records = cutter.feed(data, now_us())
             if records.count:
                 self._spool.write(records.data, records.count)
+            else:
+                with contextlib.suppress(RuntimeError):  # as in `done`
+                    self._sender.stir()
 
         def done() -> None:
             records = cutter.end(now_us())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from http import HTTPStatus
 from math import inf
@@ -12,7 +12,9 @@ from typing import TypeVar
 
 from taskserver.client import ApiError, Backoff, TaskClient, Unreachable, is_away
 from taskserver.client.answers import APPEND_CONFLICT, OUTPUT_FULL, TASK_FINISHED
-from taskserver.config import KIB, MIB
+from taskserver.config import KIB, MIB, PARTIAL_PAUSE
+from taskserver.model import now_us
+from taskserver.producer.lines import LineCutter
 from taskserver.producer.process import Exit
 from taskserver.producer.spool import Batch, Spool
 from taskserver.producer.tail import Tail
@@ -22,6 +24,7 @@ BATCH_LINES = 5_000
 GATHER_SECONDS = 0.1  # what readers may notice as delay, and the server as at most ten appends a second
 GATHER_BYTES = 256 * KIB  # enough for a request of its own, so it need not wait
 HEARTBEATS_PER_LEASE = 3  # one may get lost, and another be late
+NO_PARTIAL = b'{"partial":""}\n'
 
 T = TypeVar("T")
 
@@ -45,16 +48,24 @@ class Sender:
         lease: float,
         on_cancel: Callable[[], None],
         say: Callable[[str], None],
+        cutters: Collection[LineCutter] = (),
     ) -> None:
+        """``cutters`` have what is not in the spool yet, since it is unfinished; see ``stir``."""
         self._client = client
         self._task_id = task_id
         self._spool = spool
+        self._cutters = cutters
         self._heartbeat_every = lease / HEARTBEATS_PER_LEASE
         self._on_cancel = on_cancel
         self._say = say
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._wanted: float = inf
+        self._told = b""
+        """What the server knows to be unfinished: records."""
+        self._tell_at = 0.0  # when it may be told again
+        self._quiet = False
+        """There was nothing more to tell of it, so who writes has to say when there is."""
         self.first = 0
         """The number of the next line to send."""
         self.unanswered = 0
@@ -73,6 +84,12 @@ class Sender:
             self._wanted = inf
             self._loop.call_soon_threadsafe(self._changed.set)
 
+    def stir(self) -> None:
+        """Look at the cutters again. For any thread, after what it wrote completed no line."""
+        if self._quiet:
+            self._quiet = False
+            self._loop.call_soon_threadsafe(self._changed.set)
+
     async def send_all(self) -> None:
         """Send what the spool holds and will hold, until it is complete or the server refuses for good."""
         await self._heartbeat()  # the command has started: the task runs, even if it stays quiet
@@ -86,13 +103,25 @@ class Sender:
                 await self._append(batch)
                 await self._until(GATHER_BYTES, GATHER_SECONDS)
             elif not complete:
-                await self._until(1, self.heard_at + self._heartbeat_every - time.monotonic())
+                await self._tell_unfinished()
+                await self._until(1, self._patience())
             elif self._tail is not None:
                 self.settle()
             else:
                 return
             if time.monotonic() >= self.heard_at + self._heartbeat_every:
                 await self._heartbeat()
+                self._told = b""  # a server that was started anew does not know it
+
+    def _patience(self) -> float:
+        """Seconds until something is to be done, if nothing comes."""
+        self._quiet = True  # first say so, then look: as in `_until`
+        now = time.monotonic()
+        pause = self.heard_at + self._heartbeat_every - now
+        if self._unfinished(None) == self._told:
+            return pause
+        self._quiet = False
+        return min(pause, self._tell_at - now if self._tell_at > now else PARTIAL_PAUSE)
 
     def settle(self) -> None:
         """If the task takes no more than an end, leave that, and nothing else, in the spool to be sent.
@@ -123,8 +152,9 @@ class Sender:
 
     async def _append(self, batch: Batch) -> None:
         self.unanswered = batch.lines
+        unfinished = self._unfinished(now_us())
         try:
-            append = partial(self._client.append_ndjson, self._task_id, batch.data, first=self.first)
+            append = partial(self._client.append_ndjson, self._task_id, batch.data + unfinished, first=self.first)
             done = await self._call(partial(append, closing=self.closing))
         except ApiError as error:
             if error.code == OUTPUT_FULL:
@@ -138,9 +168,30 @@ class Sender:
             self._go_on_at(error.payload["last"])
             return
         self._spool.take(batch)
+        self._told = unfinished
         self._go_on_at(done.last)
         if done.cancel_requested:
             self._on_cancel()
+
+    async def _tell_unfinished(self) -> None:
+        """Tell what is unfinished, if the server does not know it and it is time."""
+        unfinished = self._unfinished(now_us())
+        if unfinished == self._told or time.monotonic() < self._tell_at:
+            return
+        try:
+            done = await self._call(partial(self._client.append_ndjson, self._task_id, unfinished or NO_PARTIAL))
+        except ApiError as error:
+            self._refuse(error)
+            return
+        self._told, self._tell_at = unfinished, time.monotonic() + PARTIAL_PAUSE
+        if done.cancel_requested:
+            self._on_cancel()
+
+    def _unfinished(self, time_us: int | None) -> bytes:
+        """What stands behind the spool's last line; see ``LineCutter.partial``."""
+        if self._tail is not None or self.closing:  # and not behind the task's: lines are being left out
+            return b""
+        return b"".join(cutter.partial(time_us) for cutter in self._cutters)
 
     def _is_full(self, error: ApiError, batch: Batch) -> None:
         """Send no more than there is room for, and from there on keep the end."""

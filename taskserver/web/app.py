@@ -19,6 +19,7 @@ from taskserver.board import Board
 from taskserver.config import Settings
 from taskserver.feed import Feed
 from taskserver.keys import Keys
+from taskserver.livepartials import LivePartials
 from taskserver.runs import Runs
 from taskserver.store import AnyChange, Change, RunChange, Store
 from taskserver.tasks import Tasks
@@ -58,6 +59,7 @@ def make_services(
     runs = Runs(store, wakeup, waits, settings)
     keys = Keys(store, wakeup)
     feed = Feed(store, wakeup)
+    partials = LivePartials(store, wakeup)
     keeper = None
     if upkeep:
         keeper = Upkeep(store, settings.timing, meters=board.meters, keep_finished=settings.keep_finished)
@@ -66,15 +68,28 @@ def make_services(
         tasks.committed([change for change in changes if isinstance(change, Change)])
         runs.committed([change for change in changes if isinstance(change, RunChange)])
         keys.committed(changes)
+        partials.committed(changes)
         feed.committed(changes)
         if keeper is not None:
             keeper.committed(changes)
 
     store.listen(committed)
-    tokens, audiences = Tokens(store, keys), Audiences(waits)
-    throttle, sign_ins = Throttle(settings.limits), SignIns(settings.limits)
     return Services(
-        settings, store, wakeup, waits, tasks, runs, keys, tokens, audiences, feed, keeper, throttle, sign_ins, board
+        settings=settings,
+        store=store,
+        wakeup=wakeup,
+        waits=waits,
+        tasks=tasks,
+        runs=runs,
+        keys=keys,
+        tokens=Tokens(store, keys),
+        audiences=Audiences(waits),
+        partials=partials,
+        feed=feed,
+        upkeep=keeper,
+        throttle=Throttle(settings.limits),
+        sign_ins=SignIns(settings.limits),
+        board=board,
     )
 
 

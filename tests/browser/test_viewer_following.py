@@ -46,6 +46,54 @@ def test_a_command_that_runs(signed_in: Page, server: Server, tmp_path: Path) ->
     expect(signed_in.locator(".state-failed")).to_be_visible()
 
 
+# Draws a bar on standard error, a step for each word, with lines and another unfinished line between.
+BAR = r"""
+import sys
+def bar(text):
+    sys.stderr.write(text)
+    sys.stderr.flush()
+bar("\r\x1b[32m 10%\x1b[0m |#    |")
+sys.stdin.readline()
+bar("\r\x1b[32m 50%\x1b[0m |##   |")
+sys.stdin.readline()
+print("a line", flush=True)
+sys.stdin.readline()
+print("is it?", end=" ", flush=True)
+sys.stdin.readline()
+bar("\r\x1b[32m100%\x1b[0m |#####|\n")
+sys.stdin.readline()
+print("yes")
+"""
+
+
+def test_a_progress_bar_moves_in_its_place(signed_in: Page, server: Server, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(BAR)
+    with Commands(server, tmp_path).start("run", "--", sys.executable, str(script)) as running:
+        output = Output.open(signed_in, server, running.task_id)
+        bar = output.unfinished(1)
+        expect(bar.locator(".text")).to_have_text("10% |#    |")
+        expect(bar.get_by_text("10%")).to_have_class("fg-2")
+        expect(bar.locator(".stream")).to_have_text("err")
+        expect(bar.locator(".number")).to_have_text("…")
+        running.say("go on\n")
+        expect(bar.locator(".text")).to_have_text("50% |##   |")
+        running.say("go on\n")
+        expect(output.text(1)).to_have_text("a line")
+        expect(output.unfinished(2).locator(".text")).to_have_text("50% |##   |")
+        running.say("go on\n")
+        expect(output.unfinished(2).locator(".text")).to_have_text("is it? ")
+        expect(output.unfinished(3).locator(".text")).to_have_text("50% |##   |")
+        running.say("go on\n")
+        expect(output.text(2)).to_have_text("100% |#####|")
+        expect(output.unfinished(3).locator(".text")).to_have_text("is it? ")
+        running.say("go on\n")
+        expect(output.text(3)).to_have_text("is it? yes")
+        assert running.end().code == 0
+    expect(output.frame.locator(".unfinished")).to_have_count(0)
+    assert output.lines() == {1: "a line", 2: "100% |#####|", 3: "is it? yes"}
+
+
 def running_name(server: Server, task_id: str) -> str:
     return str(server.get(f"/v1/tasks/{task_id}").json["name"])
 

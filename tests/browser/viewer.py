@@ -41,7 +41,11 @@ class Output:
 
     def row(self, number: int) -> Locator:
         """The row of a line, counted from 1 as people do."""
-        return self.frame.locator(f'.row[data-n="{number - 1}"]')
+        return self.frame.locator(f'.row[data-n="{number - 1}"]:not(.unfinished)')
+
+    def unfinished(self, number: int) -> Locator:
+        """The row of a line that has no end yet and stands where this number would."""
+        return self.frame.locator(f'.row.unfinished[data-n="{number - 1}"]')
 
     def text(self, number: int) -> Locator:
         """The text of a line that is on the screen."""

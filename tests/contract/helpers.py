@@ -9,6 +9,7 @@ from typing import TypeVar
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.encoding import decode_side, decode_texts, encode_lines, quoted
 from taskserver.model import Chunk, Lines, NewTask, Outcome, Stream, Task
+from taskserver.partial import Partial
 from taskserver.store import AnyChange, Change, KeyChange, RunChange, Store
 
 T = TypeVar("T")
@@ -29,11 +30,13 @@ class Recorder:
         self.changes: list[Change] = []
         self.runs: list[RunChange] = []
         self.keys: list[KeyChange] = []
+        self.partials: list[Partial] = []
 
     def __call__(self, changes: Sequence[AnyChange]) -> None:
         self.changes.extend(change for change in changes if isinstance(change, Change))
         self.runs.extend(change for change in changes if isinstance(change, RunChange))
         self.keys.extend(change for change in changes if isinstance(change, KeyChange))
+        self.partials.extend(change for change in changes if isinstance(change, Partial))
 
     def of(self, task_id: str) -> list[Change]:
         return [change for change in self.changes if change.task.id == task_id]

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import pytest
 
+from taskserver.config import PARTIAL_BYTES
 from taskserver.dagmodel import Run, RunState
 from taskserver.errors import (
     AppendConflict,
@@ -24,6 +25,7 @@ from taskserver.errors import (
     TaskServerError,
 )
 from taskserver.model import Outcome, TaskState
+from taskserver.partial import Partial
 from taskserver.store import Appended, Store
 from taskserver.stores import open_store
 from tests.contract.helpers import NOW, SECOND, SUCCESS, Recorder, chunks, create, finished, lines, numbered, texts
@@ -490,6 +492,56 @@ class TestWakeups:
             assert await waiter.wait(LONG) is True
         await a.close()
         await b.close()
+
+
+class TestPartials:
+    async def test_one_node_tells_the_others_as_long_as_it_may_be(self, nodes: Nodes) -> None:
+        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
+        told = [Recorder(), Recorder()]
+        nodes.a.listen(told[0])
+        nodes.b.listen(told[1])
+        bars = [
+            Partial(7, 3, "", "10%"),
+            Partial(7, 3, "\u2588" * (PARTIAL_BYTES // 3), "\U0001d11e" * (PARTIAL_BYTES // 4)),
+        ]
+        bars.append(Partial(8, 0, "", ""))
+        for bar in bars:
+            nodes.a.tell(bar)
+            await eventually(lambda bar=bar: told[1].partials[-1:] == [bar], "the bar")  # type: ignore[misc]
+        assert told[0].partials == told[1].partials == bars, "each once"
+        await a.close()
+        await b.close()
+
+    async def test_of_many_movements_the_last_is_told(self, nodes: Nodes) -> None:
+        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
+        told = Recorder()
+        nodes.b.listen(told)
+        for number in range(1000):
+            nodes.a.tell(Partial(number % 2, 3, "", f"{number}"))
+        await eventually(lambda: {bar.stderr for bar in told.partials[-2:]} == {"998", "999"}, "the last ones")
+        assert len(told.partials) < 100
+        await a.close()
+        await b.close()
+
+    async def test_what_cannot_be_told_is_lost_and_no_wakeup_with_it(self, nodes: Nodes) -> None:
+        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
+        told = Recorder()
+        nodes.b.listen(told)
+        with b.subscribe("x") as waiter:
+            waiter.clear()
+            nodes.a.tell(Partial(7, 3, "", "no text of PostgreSQL's: \0"))
+            a.publish(["x"])
+            assert await waiter.wait(LONG) is True
+        nodes.a.tell(Partial(7, 3, "", "20%"))
+        await eventually(lambda: told.partials == [Partial(7, 3, "", "20%")], "the next one")
+        await a.close()
+        await b.close()
+
+    async def test_without_others_it_is_told_here(self, nodes: Nodes) -> None:
+        told = Recorder()
+        nodes.a.listen(told)
+        nodes.a.tell(Partial(7, 3, "", "10%"))
+        assert told.partials == [Partial(7, 3, "", "10%")]
 
 
 class TestFaults:

@@ -17,6 +17,7 @@ from taskserver.encoding import decode_texts
 from taskserver.errors import AppendConflict, BadCredential, StoreUnavailable
 from taskserver.keys import Caller
 from taskserver.model import ApiKey, Outcome, Scope
+from taskserver.partial import Partial
 from taskserver.store import SharedStore, Store
 from taskserver.stores import join_store, open_shared_store
 from taskserver.stores.sqlite import hub
@@ -251,3 +252,27 @@ async def test_a_key_that_was_revoked_in_one_process_is_refused_in_another(one: 
                 await look
         assert caller.revoked
         assert by_token.revoked
+
+
+async def test_what_any_tells_all_are_told_behind_the_lines_that_it_follows(
+    party: Party, one: Store, other: Store
+) -> None:
+    stores = [party.shared, one, other]
+    told = [recorder(store) for store in stores]
+    task = await create(one)
+    for number, store in enumerate(stores, 1):
+        await store.append("build", lines(f"line {number}"), None, NOW)
+        bar = Partial(task.log, number, "", f"{number}0%")
+        store.tell(bar)
+        for found in told:
+            await eventually(lambda found=found, bar=bar: found.partials[-1:] == [bar], "the bar")  # type: ignore[misc]
+            assert found.changes[-1].task.last == number
+    await other.append("build", lines("the next"), None, NOW)
+    await asyncio.gather(*(store.catch_up() for store in stores))
+    assert [len(found.partials) for found in told] == [3, 3, 3]
+
+
+async def test_who_has_lost_the_others_tells_nobody_and_does_not_fail(party: Party, one: Store) -> None:
+    await party.shared.close()
+    await eventually(lambda: party.lost == [0], "the loss")
+    one.tell(Partial(1, 0, "", "10%"))

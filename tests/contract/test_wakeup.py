@@ -128,3 +128,10 @@ async def test_wake_all_wakes_every_waiter(wakeup: Wakeup) -> None:
 async def test_closing_twice_does_nothing(wakeup: Wakeup) -> None:
     await wakeup.close()
     await wakeup.close()
+
+
+async def test_the_waiters_of_one_process_can_be_woken_alone(wakeup: Wakeup) -> None:
+    with wakeup.subscribe("a") as subscription, wakeup.subscribe("b") as other:
+        wakeup.publish_here(["a"])
+        assert await subscription.wait(LONG) is True
+        assert await other.wait(0.01) is False

@@ -108,6 +108,18 @@ def silent(folder: str) -> Any:
     return waits(folder)
 
 
+@dag
+def bar(folder: str) -> Any:
+    @task
+    def draws(folder: str) -> None:
+        sys.stderr.write("\r\x1b[32m 50%\x1b[0m")
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.01)
+        sys.stderr.write("\r\x1b[32m100%\x1b[0m\n")
+
+    return draws(folder)
+
+
 again = dag(dag_id="again", retries=2)(where.function)
 
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+from tests.e2e.bars import followed, told
+from tests.e2e.commands import Commands
 from tests.e2e.nodes import Nodes
 from tests.server import until
 
+# Draws a bar, a step for each word.
+BAR = r"""
+import sys
+print("begins", flush=True)
+for text in ("\r0%", "\r50%", "\r100%\n"):
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    if "\n" not in text:
+        sys.stdin.readline()
+"""
 SECONDS = 1.0  # within which a key that was revoked through one node is refused by the others (and some for the test)
 
 
@@ -53,6 +67,19 @@ def test_a_wait_on_one_node_ends_with_what_comes_through_the_other(nodes: Nodes)
         waiting = pool.submit(nodes.b.get, f"/v1/tasks/{task}?first=5&wait=20")
         nodes.a.post(f"/v1/tasks/{task}/finish", {})
         assert waiting.result().json["finished"]
+
+
+def test_a_bar_that_moves_on_one_node_is_seen_on_the_other(nodes: Nodes, tmp_path: Path) -> None:
+    taskserver = Commands(nodes.a, tmp_path)
+    with taskserver.start("run", "--lease", "1", "--", sys.executable, "-c", BAR) as running:
+        with followed(nodes.b, running.task_id) as rows:
+            assert next(rows)["text"] == "begins"
+            for text in ("0%", "50%"):
+                assert next(row for row in rows if row == told(text))
+                running.say("go on\n")
+            assert next(row["text"] for row in rows if "text" in row) == "\r0%\r50%\r100%"
+            assert next(rows)["finished"] is True
+        assert running.end().code == 0
 
 
 def test_a_key_that_is_revoked_on_one_node_is_refused_by_the_other(nodes: Nodes) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.bars import followed, told
 from tests.e2e.commands import Commands
 from tests.e2e.workers import DAGS, call, result, tasks_of, trigger, until_ended, working
 from tests.server import Server, running, until
@@ -91,6 +92,18 @@ def test_output_is_live(server: Server, taskserver: Commands, tmp_path: Path) ->
         assert result(server, run, 0)["state"] == "running"
         (tmp_path / "go").touch()
         assert result(server, run)["results"] == {"slow": 2}
+
+
+@both
+def test_a_tasks_progress_bar_moves(server: Server, taskserver: Commands, tmp_path: Path, executor: str) -> None:
+    with working(taskserver, SOUND, "--executor", executor):
+        run = trigger(server, "bar", folder=str(tmp_path))
+        (task,) = until(lambda: list(tasks_of(server, run).values()), "the task")
+        with followed(server, task["id"]) as rows:
+            assert next(rows) == told("\x1b[32m 50%\x1b[0m")
+            (tmp_path / "go").touch()
+            assert next(row["text"] for row in rows if "text" in row) == "\r\x1b[32m 50%\x1b[0m\r\x1b[32m100%\x1b[0m"
+        assert result(server, run)["state"] == "success"
 
 
 def test_what_is_missing_from_conf_fails_the_run(server: Server, taskserver: Commands) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.bars import NDJSON, bar_row, followed, told
 from tests.e2e.conftest import Measured
 from tests.e2e.raw import Raw
 from tests.server import CALL_LIMIT, EVENT_LIMIT, Answer, Server, children, running, until
@@ -49,6 +50,8 @@ class Keeping:
         data = None
         if isinstance(body, str):
             headers, data = {**headers, **TEXT}, body.encode()
+        elif isinstance(body, bytes):
+            headers, data = {**headers, **NDJSON}, body
         elif body is not None:
             headers, data = {**headers, "Content-Type": "application/json"}, json.dumps(body).encode()
         self._connection.request(method, path, data, headers)
@@ -129,6 +132,18 @@ def test_a_wait_in_one_process_is_woken_through_the_other(connect: Connect) -> N
         end = pool.submit(there.ok, "GET", "/v1/tasks/build?first=20&wait=20")
         assert here.ok("POST", "/v1/tasks/build/finish", {"code": 0})["finished"] is True
         assert end.result(EVENT_LIMIT)["finished"] is True
+
+
+def test_a_bar_that_moves_at_one_process_is_seen_through_the_other(server: Server, connect: Connect) -> None:
+    here, there = connect(), connect()
+    task_id = here.ok("POST", "/v1/tasks", {})["id"]
+    with followed(server, task_id) as at_here, followed(server, task_id) as at_there:
+        for number in range(10):
+            writer = here if number % 2 else there
+            assert writer.ok("POST", f"/v1/tasks/{task_id}/output", bar_row(f"{number}%"))["last"] == 0
+            assert next(at_here) == next(at_there) == told(f"{number}%")
+        here.ok("POST", f"/v1/tasks/{task_id}/output", "a line")
+        assert next(at_here)["text"] == next(at_there)["text"] == "a line"
 
 
 def test_a_producer_at_one_process_is_asked_to_stop_through_the_other(connect: Connect) -> None:

@@ -30,7 +30,7 @@ class Play(Subject[str]):
     """What is waited for: ``acts`` are told one after the other, and with the last one it is over."""
 
     def __init__(self, heartbeat: float = math.inf) -> None:
-        self.topic = TOPIC
+        self.topics = (TOPIC,)
         self.heartbeat = heartbeat
         self.acts: list[str] = []
         self.looks = 0

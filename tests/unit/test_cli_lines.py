@@ -5,18 +5,19 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from orjson import loads
 
-from taskserver.api.tasks.ingest import from_ndjson
+from taskserver.api.tasks.lineformats import from_ndjson
 from taskserver.encoding import decode_side, decode_texts, split_text
 from taskserver.model import Stream
-from taskserver.producer.lines import LineCutter, Records, split_long
+from taskserver.producer.lines import PARTIAL_AGE, LineCutter, Records, split_long
 
 NOW = 1_700_000_000_123_456
 
 
 def texts(*records: Records) -> list[str]:
     """The lines of some records, as the server reads them."""
-    found = [from_ndjson(one.data, 1 << 20) for one in records]
+    found = [from_ndjson(one.data, 1 << 20).lines for one in records]
     assert [lines.count for lines in found] == [one.count for one in records]
     return [text for lines in found for text in decode_texts(lines.payload)]
 
@@ -30,7 +31,7 @@ def cut(parts: list[bytes], limit: int = 1 << 20) -> list[str]:
 def test_records_carry_text_stream_and_time() -> None:
     for stream in Stream:
         records = LineCutter(stream).feed(b'say "hi"\n\xff\n', NOW)
-        lines = from_ndjson(records.data, 100)
+        lines = from_ndjson(records.data, 100).lines
 
         assert decode_texts(lines.payload) == ['say "hi"', "\ufffd"]
         assert decode_side(lines.side, 2) == [(NOW, stream), (NOW, stream)]
@@ -39,7 +40,7 @@ def test_records_carry_text_stream_and_time() -> None:
 def test_a_line_has_the_time_of_the_read_that_completed_it() -> None:
     cutter = LineCutter(Stream.STDOUT)
     assert cutter.feed(b"begun", NOW).count == 0
-    lines = from_ndjson(cutter.feed(b" and ended\n", NOW + 5).data, 100)
+    lines = from_ndjson(cutter.feed(b" and ended\n", NOW + 5).data, 100).lines
     assert decode_side(lines.side, 1) == [(NOW + 5, Stream.STDOUT)]
 
 
@@ -99,3 +100,22 @@ def test_pieces_are_as_long_as_they_may_be() -> None:
     assert split_long("aaaa", 16) == ["aaaa"]
     assert split_long("a" * 10, 4) == ["aaaa", "aaaa", "aa"]
     assert split_long("€" * 4, 7) == ["€€", "€€"]
+
+
+def test_a_line_can_be_told_when_it_has_been_unfinished_for_a_while() -> None:
+    cutter = LineCutter(Stream.STDERR)
+    assert cutter.partial() == b""
+    cutter.feed(b"\r10%", NOW)
+    assert cutter.partial() == b'{"partial":"10%","stream":"stderr"}\n'
+    assert cutter.partial(NOW + PARTIAL_AGE - 1) == b""
+    assert cutter.partial(NOW + PARTIAL_AGE) == cutter.partial()
+    cutter.feed(b"\r20%", NOW + PARTIAL_AGE)
+    assert loads(cutter.partial(NOW + PARTIAL_AGE))["partial"] == "20%", "the line is as old as its beginning"
+    cutter.feed(b"\nnext", NOW + PARTIAL_AGE)
+    assert cutter.partial(NOW + PARTIAL_AGE) == b""
+    assert loads(cutter.partial(NOW + 2 * PARTIAL_AGE))["partial"] == "next"
+    cutter.feed(b"\n", NOW)
+    assert cutter.partial() == b""
+    cutter.feed(b"end", NOW)
+    assert texts(cutter.end(NOW)) == ["end"]
+    assert cutter.partial() == b""

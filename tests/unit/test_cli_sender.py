@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,8 @@ from aiohttp import web
 
 from taskserver.client import TaskClient
 from taskserver.client.answers import APPEND_CONFLICT, TASK_FINISHED
+from taskserver.model import Stream, now_us
+from taskserver.producer.lines import PARTIAL_AGE, LineCutter
 from taskserver.producer.process import Exit
 from taskserver.producer.sender import BATCH_LINES, Sender
 from taskserver.producer.spool import Spool
@@ -50,21 +52,35 @@ class Sending:
         await asyncio.wait_for(self.sender.send_all(), SECONDS)
         await asyncio.wait_for(self.sender.finish(Exit(3, "")), SECONDS)
 
+    def write(self, cutter: LineCutter, data: bytes) -> None:
+        """As a pump does with what a command has written, some time ago."""
+        records = cutter.feed(data, now_us() - PARTIAL_AGE)
+        if records.count:
+            self.spool.write(records.data, records.count)
+        else:
+            self.sender.stir()
+
+    async def until_told(self, body: bytes) -> None:
+        """Return when this has been sent."""
+        await eventually(lambda: body in self.script.bodies, f"{body!r} among {self.script.bodies}")
+
     @property
     def appends(self) -> list[str]:
-        """The queries of the appends."""
-        return [request.split("?")[1] for request in self.script.requests if "/output" in request]
+        """The queries of the appends of lines."""
+        return [request.split("?")[1] for request in self.script.requests if "/output?" in request]
 
 
 @asynccontextmanager
-async def sending(folder: Path, *answers: web.Response, lease: float = 30.0) -> AsyncIterator[Sending]:
+async def sending(
+    folder: Path, *answers: web.Response, lease: float = 30.0, cutters: Collection[LineCutter] = ()
+) -> AsyncIterator[Sending]:
     """A sender whose server has this script."""
     said: list[str] = []
     cancels: list[None] = []
     async with scripted(*answers) as script, TaskClient(script.url, "x" * 40) as client:
         sender: Sender
         spool = Spool(folder, 1 << 20, lambda: sender.wake(), said.append)
-        sender = Sender(client, "t", spool, lease, lambda: cancels.append(None), said.append)
+        sender = Sender(client, "t", spool, lease, lambda: cancels.append(None), said.append, cutters)
         yield Sending(sender, spool, script, said, cancels)
         spool.remove()
 
@@ -164,3 +180,52 @@ async def test_an_append_hears_a_cancel_too(tmp_path: Path) -> None:
         await it.to_the_end()
 
     assert len(it.cancels) == 1
+
+
+async def test_an_unfinished_line_is_told_as_it_changes_and_with_the_lines_that_come(tmp_path: Path) -> None:
+    out, err = LineCutter(Stream.STDOUT), LineCutter(Stream.STDERR)
+    bar = b'{"partial":"%b","stream":"stderr"}\n'
+    async with sending(tmp_path, appended(0, 0), cutters=[out, err]) as it:
+        sender = asyncio.create_task(it.sender.send_all())
+        it.write(err, b"\r10%")
+        await it.until_told(bar % b"10%")
+        it.write(err, b"\r20%")
+        await it.until_told(bar % b"20%")
+        it.write(out, b"a line\n")
+        await eventually(lambda: it.appends == ["first=0"], "the line")
+        assert it.script.bodies[-1].endswith(b'"text":"a line"}\n' + bar % b"20%")
+        it.write(err, b"\r    \r")
+        await it.until_told(b'{"partial":""}\n')
+        it.spool.end()
+        await asyncio.wait_for(sender, SECONDS)
+    assert it.script.requests[0] == "POST /v1/tasks/t/heartbeat"
+    assert it.script.requests[1] == "POST /v1/tasks/t/output", "without `first`, since nothing is added"
+    assert it.said == []
+
+
+async def test_what_stays_unfinished_is_told_again_with_each_sign_of_life(tmp_path: Path) -> None:
+    out = LineCutter(Stream.STDOUT)
+    async with sending(tmp_path, appended(0, 0), cutters=[out], lease=0.3) as it:
+        sender = asyncio.create_task(it.sender.send_all())
+        it.write(out, b"Password: ")
+        told = b'{"partial":"Password: ","stream":"stdout"}\n'
+        await eventually(lambda: it.script.bodies.count(told) >= 3, "the third time")
+        sender.cancel()
+
+
+@pytest.mark.parametrize(
+    ("ending", "cancels"),
+    [
+        (appended(0, 0, cancel_requested=True), 1),
+        (refusal(409, TASK_FINISHED, "ended", {"last": 0, "state": "cancelled", "code": 130}), 1),
+        (refusal(404, 4, "there is no task 't'"), 0),
+    ],
+)
+async def test_who_tells_it_hears_of_the_end(tmp_path: Path, ending: web.Response, cancels: int) -> None:
+    out = LineCutter(Stream.STDOUT)
+    async with sending(tmp_path, ALIVE, ending, cutters=[out]) as it:
+        it.write(out, b"10%")
+        sender = asyncio.create_task(it.sender.send_all())
+        await eventually(lambda: bool(it.cancels) or it.sender.over, "the word")
+        sender.cancel()
+    assert len(it.cancels) == cancels

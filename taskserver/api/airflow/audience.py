@@ -37,7 +37,7 @@ class RunEnd(Subject[Told]):
     waiter = Waiter.RUN
 
     def __init__(self, core: Services, run_id: uuid.UUID, wanted: Selection) -> None:
-        self.topic = run_topic(run_id)
+        self.topics = (run_topic(run_id),)
         self._core = core
         self._run_id = run_id
         self._wanted = wanted

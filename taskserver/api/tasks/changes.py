@@ -85,7 +85,7 @@ class Changes(Subject[Told]):
     """What changes, for all who watch the same and know all of it so far."""
 
     def __init__(self, core: Services, watched: Watched) -> None:
-        self.topic = watched.topic
+        self.topics = (watched.topic,)
         self.heartbeat = core.settings.timing.heartbeat
         self.cursor = core.feed.last
         """The number of the last change that was told."""

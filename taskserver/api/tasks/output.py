@@ -18,7 +18,7 @@ from taskserver.api.tasks.subjects import Tail, TaskOutput, current, lines_once,
 from taskserver.config import DEFAULT_OUTPUT_LIMIT
 from taskserver.errors import BadParameter
 from taskserver.model import Task, TaskState
-from taskserver.streams import ENCODERS, PLAIN, SSE, TEXT, Encoder, parse_event_id, portions
+from taskserver.streams import ENCODERS, PLAIN, SSE, TEXT, WITH_PARTIALS, Encoder, parse_event_id, portions
 from taskserver.tasks import check_first
 from taskserver.web.context import caller, services
 from taskserver.web.params import query
@@ -51,6 +51,8 @@ async def get_output(request: web.Request) -> web.StreamResponse:
     if encoder is TEXT and not args["escapes"]:
         encoder = PLAIN
     if args["follow"] or encoder is SSE:
+        if args["partials"]:
+            encoder = WITH_PARTIALS.get(encoder, encoder)
         return await _stream(request, encoder, _follow(request, encoder, task, first), LIVE)
     if args["limit"] is not None:
         task = _up_to(task, first + args["limit"])
@@ -109,7 +111,7 @@ async def _follow(request: web.Request, encoder: Encoder, task: Task, first: int
     """
     core, who = services(request), caller(request)
     seat = StreamSeat(who, request)
-    start, begun = encoder.begin(), False
+    start, begun, again = encoder.begin(), False, False
     try:
         while True:
             if seat.adrift and not task.finished:
@@ -126,9 +128,14 @@ async def _follow(request: web.Request, encoder: Encoder, task: Task, first: int
             if not begun:
                 yield start + encoder.idle()  # that may be nothing: the headers go out
                 start, begun = b"", True
+            unfinished = core.partials.find(task)
+            if encoder.partial and (unfinished or again):
+                yield encoder.partial(unfinished)
+            again = True
             if core.waits.draining:
                 return
-            if tail.cursor <= first:
+            # What has come since is told to those who wait already.
+            if tail.cursor <= first and core.partials.find(task) == unfinished:
                 await seat.wait(math.inf)
             if seat.ended:
                 return

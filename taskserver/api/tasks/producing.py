@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from taskserver.api.tasks.answers import json_answer, make_head
-from taskserver.api.tasks.ingest import from_texts, receive
+from taskserver.api.tasks.ingest import receive
+from taskserver.api.tasks.lineformats import from_texts
 from taskserver.api.tasks.reading import answer_task
 from taskserver.api.tasks.schemas import AppendQuery, FinishBody, NewTaskBody
 from taskserver.model import Outcome

@@ -9,6 +9,7 @@ from taskserver.api.tasks import (
     described,
     ingest,
     keys,
+    lineformats,
     output,
     producing,
     reading,
@@ -34,7 +35,7 @@ RESULT = (
     Answer(202, described.RunResult(), about="The run goes on.", headers={"Location": "where to wait on for it"}),
 )
 APPENDED = (Answer(schema=described.Appended()),)
-LINE_TYPES = (ingest.TEXT, ingest.NDJSON)
+LINE_TYPES = (lineformats.TEXT, lineformats.NDJSON)
 READ_FAILS = (errors.TaskNotFound, errors.FirstBeyondOutput, errors.TooManyWaiters)
 APPEND_FAILS = (errors.TaskNotFound, errors.TaskFinished, errors.AppendConflict, errors.OutputFull)
 CLAIM_FAILS = (errors.RunNotFound, errors.RunFinished, errors.RunClaimed)

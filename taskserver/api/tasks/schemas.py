@@ -74,6 +74,11 @@ class OutputQuery(Schema):
         metadata={"description": f"by default {DEFAULT_OUTPUT_LIMIT} for `json`, else no bound; not of what follows"},
     )
     follow = fields.Boolean(load_default=False)
+    partials = fields.Boolean(
+        data_key="partial",  # `partial` is a word of marshmallow's
+        load_default=False,
+        metadata={"description": "`true`: `ndjson` that follows, and `sse`, tell of unfinished lines too"},
+    )
     escapes = fields.Boolean(
         load_default=True, metadata={"description": "`false`: `text` without escape codes, such as colours"}
     )

@@ -9,6 +9,7 @@ from taskserver.api.tasks.answers import json_head
 from taskserver.audience import Subject
 from taskserver.encoding import TASK_TAIL, dumps, json_pieces, task_head
 from taskserver.errors import TaskNotFound
+from taskserver.livepartials import partial_topic
 from taskserver.meters import Waiter
 from taskserver.model import Chunk, Task
 from taskserver.streams import Encoder, portions
@@ -23,7 +24,7 @@ class TaskEnd(Subject[bytes]):
     """The end of a task, for those who have its first ``first`` lines (PROTOCOLS.md, A1)."""
 
     def __init__(self, core: Services, task: Task, first: int) -> None:
-        self.topic = end_topic(task.id)
+        self.topics = (end_topic(task.id),)
         self._core = core
         self._task = task
         self._first = first
@@ -40,7 +41,7 @@ class TaskOutput(Subject[bytes]):
     """A task's next lines, as a page of JSON (A5)."""
 
     def __init__(self, core: Services, task: Task, first: int, limit: int, head: Head) -> None:
-        self.topic = output_topic(task.id)
+        self.topics = (output_topic(task.id),)
         self._core = core
         self._task = task
         self._first = first
@@ -60,28 +61,40 @@ class Tail(Subject[Told]):
     waiter = Waiter.STREAM
 
     def __init__(self, core: Services, task: Task, encoder: Encoder) -> None:
-        self.topic = output_topic(task.id)
+        self.topics = (output_topic(task.id), partial_topic(task.log))[: 2 if encoder.partial else 1]
         self.heartbeat = core.settings.timing.heartbeat
         self.cursor = task.last
         """Where what has been told ends."""
         self._core = core
         self._task = task
         self._encoder = encoder
+        self._unfinished = core.partials.find(task)  # who joins now is told it by its handler
 
     async def look(self) -> tuple[Told | None, bool]:
         task = await current(self._core, self._task)
         if task.last == self.cursor and not task.finished:
-            return None, False
+            return self._partial(task), False
         first, data = self.cursor, b""
         page = await self._core.tasks.page(task, first, task.last)
         portion = next(iter(portions(page.chunks)), None)  # each is told before the next one is encoded
         if portion is not None:
             data = lines_once(self._core, self._encoder, task, portion)
             self.cursor = portion[-1].end
+            self._unfinished = None  # by these lines, for who is told them
         over = task.finished and self.cursor == task.last
         if over:
             data += self._encoder.end(task)
         return Told(first, self.cursor, make_part(data, last=over)), over
+
+    def _partial(self, task: Task) -> Told | None:
+        """What is unfinished now, if that is news."""
+        if self._encoder.partial is None:
+            return None
+        found = self._core.partials.find(task)
+        if found == self._unfinished:
+            return None
+        self._unfinished = found
+        return Told(self.cursor, self.cursor, make_part(self._encoder.partial(found)))
 
     def idle(self) -> Told | None:
         data = self._encoder.idle()

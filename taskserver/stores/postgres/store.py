@@ -26,6 +26,7 @@ from taskserver.errors import (
 )
 from taskserver.meters import Meters
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter, TaskState
+from taskserver.partial import Partial
 from taskserver.store import AnyChange, Appended, Ended, Listener, Store
 from taskserver.stores.postgres.committer import LANES, GroupCommitter, Job
 from taskserver.stores.postgres.connect import Address, Pool, transaction
@@ -84,6 +85,7 @@ class PostgresStore(Store):
         self._revocations: Revocations | None = None
         self._listener: Listener = _nobody
         self._remembered = Remembered()
+        self._wakeup: PostgresWakeup | None = None
         # Without prepared statements the driver may be given another connection between parsing and executing one, and
         # only a transaction holds it.
         self._has_direct = address.statement_cache_size > 0
@@ -107,6 +109,11 @@ class PostgresStore(Store):
 
     def listen(self, listener: Listener) -> None:
         self._listener = listener
+
+    def tell(self, partial: Partial) -> None:
+        self._heard(partial)
+        if self._wakeup is not None:
+            self._wakeup.tell(partial)
 
     @property
     def tells_all(self) -> bool:
@@ -139,9 +146,9 @@ class PostgresStore(Store):
 
     async def open_wakeup(self, listen_url: str | None = None) -> PostgresWakeup:
         listen = self._address if listen_url is None else Address.parse(listen_url)
-        wakeup = PostgresWakeup(self._readers, listen, self._namespace)
-        await wakeup.start()
-        return wakeup
+        self._wakeup = PostgresWakeup(self._readers, listen, self._namespace, self._heard)
+        await self._wakeup.start()
+        return self._wakeup
 
     # --- tasks -------------------------------------------------------------------
 
@@ -383,6 +390,9 @@ class PostgresStore(Store):
                     job.error = error
             await work.flush()
         return work.changes
+
+    def _heard(self, partial: Partial) -> None:
+        self._listener([partial])
 
     def _report(self, changes: Sequence[AnyChange]) -> None:
         self._remembered.take_over(changes)

@@ -1,9 +1,12 @@
-"""PostgresWakeup: wake-ups between the nodes of a database.
+"""PostgresWakeup: wake-ups between the nodes of a database, and what they tell each other without storing it.
 
 ``NOTIFY`` takes a lock of the whole cluster through the commit of its
 transaction, so no write transaction may hold it. What is published is
 collected, and one statement of its own every ``PAUSE`` tells it to the others.
 Within a node waiters are woken at once.
+
+A notification is lines of text: the node that sends it, then topics; or the
+node, an empty line and a partial.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from secrets import token_urlsafe
 
+from taskserver.partial import Partial
 from taskserver.stores.postgres.connect import APPLICATION_NAME, Address, Connection, Pool, borrowed
 from taskserver.stores.postgres.failures import describe
 from taskserver.stores.postgres.schema import NODES
@@ -24,6 +28,7 @@ log = logging.getLogger(__name__)
 PAUSE = 0.01  # seconds between two notifications
 MAX_TOPICS_BYTES = 7900  # in one notification: PostgreSQL takes less than 8000 bytes, and the node's name comes first
 MAX_PENDING = 50_000  # topics that could not be told yet; beyond that the others look at everything
+MAX_PARTIALS = 1000  # of so many tasks in one statement; those of others are left out, until they move again
 PROBE_INTERVAL = 5.0  # seconds; tells whether the listening connection still lives
 LAST_WORDS = 2.0  # seconds for telling the others, at the end, what they do not know yet
 RECONNECT_PAUSE = 0.2  # seconds after the listening connection was lost; grows to RECONNECT_LIMIT
@@ -40,17 +45,19 @@ class PostgresWakeup(Wakeup):
 
     ``listen`` is the database's address for the connection that listens: where
     the others go through a pooler that gives them to one transaction after the
-    other, it must not.
+    other, it must not. ``hear`` is given the partials that other nodes tell.
     """
 
-    def __init__(self, pool: Pool, listen: Address, namespace: str) -> None:
+    def __init__(self, pool: Pool, listen: Address, namespace: str, hear: Callable[[Partial], None]) -> None:
         self._local = LocalWakeup()
         self._pool = pool
         self._listen = listen
         self._namespace = int(namespace)
         self._channel = f"taskserver_{namespace}"
         self._node = token_urlsafe(6)
+        self._hear = hear
         self._pending: dict[str, None] = {}
+        self._partials: dict[int, Partial] = {}  # by log
         self._something = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
 
@@ -71,6 +78,15 @@ class PostgresWakeup(Wakeup):
         if new:
             self._local.publish(new)
             self._pending.update(new)
+            self._something.set()
+
+    def publish_here(self, topics: Iterable[str]) -> None:
+        self._local.publish(topics)
+
+    def tell(self, partial: Partial) -> None:
+        """Tell the other nodes something that is not stored. Never blocks, never raises; it may get lost."""
+        if partial.log in self._partials or len(self._partials) < MAX_PARTIALS:
+            self._partials[partial.log] = partial
             self._something.set()
 
     def wake_all(self) -> None:
@@ -101,17 +117,22 @@ class PostgresWakeup(Wakeup):
     async def _tell(self) -> None:
         self._something.clear()
         pending, self._pending = self._pending, {}
-        if not pending:
-            return
-        topics = list(pending) if len(pending) <= MAX_PENDING else [ALL]
-        payloads = [f"{self._node}{SEPARATOR}{part}" for part in _parts(topics)]
-        try:
-            async with borrowed(self._pool) as connection:
-                await connection.execute(_NOTIFY, self._channel, payloads)
-        except BaseException:
-            self._pending = dict.fromkeys(topics) | self._pending
-            self._something.set()
-            raise
+        partials, self._partials = self._partials, {}
+        if pending:
+            topics = list(pending) if len(pending) <= MAX_PENDING else [ALL]
+            try:
+                await self._notify(_parts(topics))
+            except BaseException:
+                self._pending = dict.fromkeys(topics) | self._pending
+                self._something.set()
+                raise
+        if partials:  # behind the lines that they come after, and alone: what of them is refused must delay no wake-up
+            await self._notify(map(_partial_text, partials.values()))
+
+    async def _notify(self, texts: Iterable[str]) -> None:
+        payloads = [f"{self._node}{SEPARATOR}{text}" for text in texts]
+        async with borrowed(self._pool) as connection:
+            await connection.execute(_NOTIFY, self._channel, payloads)
 
     # --- listening -----------------------------------------------------------------
 
@@ -146,6 +167,8 @@ class PostgresWakeup(Wakeup):
             return
         if topics == [ALL]:
             self._local.wake_all()
+        elif not topics[0]:
+            self._hear(_partial_of(topics[1:]))
         else:
             self._local.publish(topics)
 
@@ -176,3 +199,12 @@ def _parts(topics: Iterable[str]) -> Iterator[str]:
         part.append(topic)
         size += length
     yield SEPARATOR.join(part)
+
+
+def _partial_text(partial: Partial) -> str:
+    return SEPARATOR.join(["", str(partial.log), str(partial.last), partial.stdout, partial.stderr])
+
+
+def _partial_of(parts: list[str]) -> Partial:
+    log_number, last, stdout, stderr = parts
+    return Partial(int(log_number), int(last), stdout, stderr)

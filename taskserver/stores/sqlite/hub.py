@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 from taskserver.config import MIB
+from taskserver.partial import Partial
 from taskserver.store import AnyChange, Invitation, Listener, SharedStore
 from taskserver.stores.sqlite.committer import GroupCommitter, Reply
 from taskserver.stores.sqlite.file import DatabaseFile
@@ -41,6 +42,13 @@ class HubStore(SqliteStore, SharedStore):
         await loop.create_unix_connection(partial(_Member, self), sock=ours)
         link = theirs.detach()
         return Invitation(f"sqlite:///{self._path}", link, (link, self._count.descriptor))
+
+    def tell(self, partial: Partial) -> None:
+        if self._members:
+            frame = changes_frame(self._count.value, [partial])
+            for member in list(self._members):
+                member.tell(frame)
+        super().tell(partial)
 
     async def close(self) -> None:
         await super().close()
@@ -107,8 +115,11 @@ class _Member(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for calls in self._frames.feed(data):
-            for number, operation in calls:
-                self._store.enqueue(operation, _Reply(self, number))
+            for number, what in calls:
+                if isinstance(what, Partial):
+                    self._store.tell(what)
+                else:
+                    self._store.enqueue(what, _Reply(self, number))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._store.forget(self)

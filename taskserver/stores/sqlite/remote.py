@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from taskserver.config import KIB
 from taskserver.errors import StoreUnavailable
 from taskserver.meters import Meters
+from taskserver.partial import Partial
 from taskserver.store import AnyChange, Invitation, Listener
 from taskserver.stores.sqlite.readers import Readers
 from taskserver.stores.sqlite.store import SqliteStore
@@ -92,10 +93,13 @@ class RemoteCommitter(asyncio.Protocol):
             return future
         number = next(self._numbers)
         self._pending[number] = future
-        self._calls.append((number, operation))
-        if len(self._calls) == 1:
-            self._loop.call_soon(self._send)
+        self._call((number, operation))
         return future
+
+    def tell(self, partial: Partial) -> None:
+        """Have something told to all that have joined, this process included."""
+        if not self._closed:
+            self._call((None, partial))
 
     async def close(self) -> None:
         """Wait for the answers that are due, and leave. A repeat does nothing."""
@@ -149,6 +153,11 @@ class RemoteCommitter(asyncio.Protocol):
         if data:
             self.data_received(data)
 
+    def _call(self, call: Call) -> None:
+        self._calls.append(call)
+        if len(self._calls) == 1:
+            self._loop.call_soon(self._send)
+
     def _send(self) -> None:
         calls, self._calls = self._calls, []
         if not self._transport.is_closing():
@@ -201,6 +210,9 @@ class JoinedStore(SqliteStore):
 
     async def catch_up(self) -> None:
         await self._remote.catch_up()
+
+    def tell(self, partial: Partial) -> None:
+        self._remote.tell(partial)
 
     async def ping(self) -> None:
         if not self._remote.alive:

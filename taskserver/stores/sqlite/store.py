@@ -19,6 +19,7 @@ from taskserver.encoding import dumps
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, TaskNotFound
 from taskserver.meters import Meters
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter, TaskState
+from taskserver.partial import Partial
 from taskserver.store import AnyChange, Appended, Ended, Listener, Store
 from taskserver.stores.rows import DAG_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, Row, key_from_row
 from taskserver.stores.sqlite.committer import GroupCommitter
@@ -86,6 +87,9 @@ class SqliteStore(Store):
 
     def listen(self, listener: Listener) -> None:
         self._listener = listener
+
+    def tell(self, partial: Partial) -> None:
+        self._listener([partial])
 
     async def ping(self) -> None:
         await self._query("SELECT 1")

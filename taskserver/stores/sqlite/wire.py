@@ -1,8 +1,10 @@
 """What processes that share a store say to each other: frames, each a length and a pickle.
 
-The other processes send *calls*, ``[(number, operation), …]``. The one that
-commits sends ``(count, changes)`` after each commit (``changes`` is empty in
-the first frame, which tells where things stand), and *answers*,
+The other processes send *calls*, ``[(number, operation), …]``, or
+``(None, partial)`` for what is only to be told. The one that commits sends
+``(count, changes)`` after each commit, and again with the same count for what
+is told (``changes`` is empty in the first frame, which says where things
+stand), and *answers*,
 ``(None, [(number, error or None, result), …])``.
 
 A pickle can run code. These come from our own processes only: the sockets are
@@ -25,15 +27,16 @@ from typing import Any
 
 from taskserver.dagmodel import NewRun, Run
 from taskserver.model import Chunk, Lines, NewTask, Outcome, Place, Task
+from taskserver.partial import Partial
 from taskserver.sharedmemory import shared_memory
 from taskserver.store import AnyChange, Appended, Change, RunChange
 from taskserver.stores.sqlite.transaction import Operation
 
-Call = tuple[int, Operation[Any]]
+Call = tuple[int, Operation[Any]] | tuple[None, Partial]
 Answer = tuple[int, BaseException | None, Any]
 
 _LENGTH = struct.Struct("=Q")
-_OFTEN = (Task, NewTask, Place, Run, NewRun, Lines, Chunk, Outcome, Appended, Change, RunChange, Operation)
+_OFTEN = (Task, NewTask, Place, Run, NewRun, Lines, Chunk, Outcome, Appended, Change, RunChange, Operation, Partial)
 
 
 def _reducer(kind: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
@@ -61,7 +64,7 @@ def _frame(value: object) -> bytes:
 
 
 def calls_frame(calls: Sequence[Call]) -> bytes:
-    """Operations to commit."""
+    """Operations to commit, and what is to be told."""
     return _frame(calls)
 
 

@@ -18,9 +18,7 @@ const UNITS = ["B", "KB", "MB"];
  */
 export function drawRow(n, row, { line, style, mark, selected, current }) {
   row ??= h("div", { "data-n": n });
-  const now = [line, style, mark, selected, current];
-  if (DRAWN.get(row)?.every((value, at) => value === now[at])) return row;
-  DRAWN.set(row, now);
+  if (stands(row, [line, style, mark, selected, current])) return row;
   row.className = ["row", line?.stderr && "stderr", !line && "coming", selected && "selected", current && "current"]
     .filter(Boolean)
     .join(" ");
@@ -36,6 +34,31 @@ export function drawRow(n, row, { line, style, mark, selected, current }) {
   row.append(h("time", { datetime: iso, title: iso }, iso && clock(line.time)), drawText(line, style, mark));
   if (line.cut) row.append(h("button", { type: "button", class: "show-all" }, `show all ${size(line.cut)}`));
   return row;
+}
+
+/**
+ * Fill `row` (make one if there is none) with a line that is not finished, behind the last line `n - 1`: it can change,
+ * and has no number yet.
+ */
+export function drawUnfinished(n, row, { line, style }) {
+  row ??= h("div", { "data-n": n });
+  if (stands(row, [line, style])) return row;
+  row.className = line.stderr ? "row unfinished stderr" : "row unfinished";
+  row.replaceChildren(
+    h("span", { class: "number", title: "This line is not finished" }, "…"),
+    h("span", { class: "stream" }, line.stderr ? "err" : ""),
+    h("time", {}),
+    drawText(line, style, null),
+  );
+  return row;
+}
+
+/** Whether exactly this stands in a row. If not, it is noted, since it is drawn now. */
+function stands(row, now) {
+  const before = DRAWN.get(row);
+  if (before?.length === now.length && before.every((value, at) => value === now[at])) return true;
+  DRAWN.set(row, now);
+  return false;
 }
 
 function drawText(line, style, mark) {

@@ -77,10 +77,10 @@ export class Source {
   /**
    * Follow the output from `first` on until the task has ended; come back whenever the connection breaks.
    *
-   * `onLines([[n, line]])` gets each line once and in order, `onConnection` "live", "reconnecting" or "caught-up".
-   * Resolves when all is told. Rejects with Refused, or an AbortError.
+   * `onLines([[n, line]])` gets each line once and in order, `onPartial([line])` the lines that are unfinished now (until
+   * the next line comes: then there are none), `onConnection` "live", "reconnecting" or "caught-up". Resolves when all is told. Rejects with Refused, or an AbortError.
    */
-  async follow(first, signal, { onLines, onConnection }) {
+  async follow(first, signal, { onLines, onPartial, onConnection }) {
     let cursor = first;
     let pause = FIRST_PAUSE;
     let lost = false;
@@ -88,24 +88,31 @@ export class Source {
       try {
         const goal = await this.#json(`${this.output}?tail=0`, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT)]));
         const broken = new AbortController();
-        const response = await ask(`${this.output}?format=ndjson&follow=true&first=${cursor}`, AbortSignal.any([signal, broken.signal]));
+        const response = await ask(`${this.output}?format=ndjson&follow=true&partial=true&first=${cursor}`, AbortSignal.any([signal, broken.signal]));
         const tell = () => {
           if (lost && cursor < goal.last) return;
           onConnection(lost ? "caught-up" : "live");
           lost = false;
         };
         if (lost || cursor === first) tell();
+        onPartial([]); // what there is, is told again
         for await (const records of this.#watched(response, () => cursor, broken)) {
           const lines = [];
+          let partial = null;
           for (const record of records) {
-            if (record.text === undefined) {
+            if (record.partial !== undefined) {
+              partial = unfinished(record.partial);
+            } else if (record.text !== undefined) {
+              lines.push([record.n, kept(record)]);
+              cursor = record.n + 1;
+              partial = null;
+            } else {
               onLines(lines);
               return;
             }
-            lines.push([record.n, kept(record)]);
-            cursor = record.n + 1;
           }
           onLines(lines);
+          if (partial) onPartial(partial);
           pause = FIRST_PAUSE;
           if (lost) tell();
         }
@@ -167,6 +174,10 @@ const kept = (record) => ({
   stderr: record.stream === "stderr",
   time: Date.parse(record.time),
 });
+
+/** The streams' unfinished lines as they are shown. */
+const unfinished = ({ stdout, stderr }) =>
+  [kept({ text: stdout, stream: "stdout" }), kept({ text: stderr, stream: "stderr" })].filter((line) => line.text);
 
 /** The objects of an NDJSON answer, those together that came together. */
 async function* batches(response) {

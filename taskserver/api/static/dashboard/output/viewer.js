@@ -3,23 +3,19 @@
 
 import { announce, fill, h, setText } from "../dom.js";
 import { plural } from "../format.js";
-import { sleep } from "../wait.js";
 import { PLAIN } from "./ansi.js";
 import { CopyButton, copySelection } from "./copying.js";
 import { keyHandler } from "./keys.js";
 import { Loader } from "./loader.js";
 import { PAGE, Pages } from "./pages.js";
 import { formatHash, parseHash } from "./ranges.js";
-import { drawRow } from "./row.js";
+import { drawRow, drawUnfinished } from "./row.js";
 import { Scroller } from "./scroller.js";
 import { SearchBar, toggle } from "./searchbar.js";
-import { backInSight, outOfSight } from "./sight.js";
 import { Refused, Source } from "./source.js";
 import { showAll } from "./text.js";
+import { Watcher } from "./watcher.js";
 
-const GLANCE = 5000; // milliseconds between two looks at a task that runs: its state may change without a line
-const RETRY = 1000; // milliseconds before the end is asked for again
-const TELL = 250; // milliseconds between two words to the page about how the task grows
 const MOST_WHOLE = 8; // cut lines that are shown as a whole at the same time
 
 /**
@@ -43,6 +39,7 @@ class Viewer {
     this.source = new Source(base, id);
     this.pages = new Pages();
     this.total = task.last;
+    this.unfinished = []; // lines without an end, such as progress bars that move
     this.seen = task.last; // how many lines there were when the reader was last at the end
     this.range = null;
     this.current = null; // the match that was gone to
@@ -66,7 +63,7 @@ class Viewer {
     if (!this.#selectHash(hash) && !this.task.finished) this.scroller.showEnd();
     this.#show();
     this.#moved();
-    if (!this.task.finished) this.#follow();
+    if (!this.task.finished) this.#watch();
   }
 
   close() {
@@ -74,7 +71,6 @@ class Viewer {
     this.loader.close();
     this.searchBar.close();
     this.scroller.close();
-    clearTimeout(this.telling);
   }
 
   #build() {
@@ -132,6 +128,10 @@ class Viewer {
   // --- what is shown ---------------------------------------------------------------
 
   #draw(n, row) {
+    if (n >= this.total) {
+      const style = this.pages.get(this.total - 1) ? this.pages.styleAt(this.total) : PLAIN;
+      return drawUnfinished(n, row, { line: this.unfinished[n - this.total], style });
+    }
     const line = this.pages.get(n);
     return drawRow(n, row, {
       line: line && (this.whole.get(n) ?? line),
@@ -154,7 +154,7 @@ class Viewer {
   }
 
   #show() {
-    this.empty.hidden = this.total > 0;
+    this.empty.hidden = this.total + this.unfinished.length > 0;
     if (!this.total) setText(this.empty, this.task.finished ? "This task has printed nothing." : "No output yet.");
   }
 
@@ -177,49 +177,50 @@ class Viewer {
 
   // --- what comes ------------------------------------------------------------------
 
-  async #follow() {
+  async #watch() {
     const { signal } = this.closing;
-    const glancing = setInterval(() => this.#refreshTask(), GLANCE);
-    signal.addEventListener("abort", () => clearInterval(glancing));
+    const watcher = new Watcher(this.source, this.task, signal, {
+      onLines: (lines) => this.#came(lines),
+      onPartial: (partial) => this.#drawing(partial),
+      onConnection: (state) => this.#connection(state),
+      onTask: (task) => this.#told(task),
+      onGrown: (last) => {
+        this.#grow(last);
+        this.searchBar.grown();
+      },
+      onRefused: (error) => this.#failed(error),
+    });
     try {
-      while (!(await this.#followInSight(signal))) {
-        await backInSight(signal);
-        // Lines that came meanwhile are fetched when they are looked at.
-        await this.#refreshTask();
-        this.#grow(this.task.last);
-      }
-      clearInterval(glancing);
-      await this.#ended();
+      // From the beginning of a page, so that none is left with a gap before what comes.
+      await watcher.watch(() => Math.max(0, Math.floor((this.total - 1) / PAGE)) * PAGE);
+      this.#drawing([]);
+      this.#grow(this.task.last);
+      this.searchBar.grown();
+      this.#show();
+      announce(`The task has ended: ${this.task.state}.`);
     } catch (error) {
       this.#failed(error);
     }
   }
 
-  /** Follow until the task has ended, or nobody looks: then it is false. */
-  async #followInSight(signal) {
-    const sight = outOfSight();
-    // From the beginning of a page, so that none is left with a gap before what comes.
-    const first = Math.max(0, Math.floor((this.total - 1) / PAGE)) * PAGE;
-    try {
-      await this.source.follow(first, AbortSignal.any([signal, sight.signal]), {
-        onLines: (lines) => this.#came(lines),
-        onConnection: (state) => this.#connection(state),
-      });
-      return true;
-    } catch (error) {
-      if (signal.aborted || !sight.signal.aborted) throw error;
-      return false;
-    } finally {
-      sight.close();
-    }
+  #told(task) {
+    this.task = task;
+    this.onTask(task);
   }
 
   #came(lines) {
-    if (!lines.length) return;
     for (const [n, line] of lines) this.pages.put(n, line);
+    this.unfinished = []; // what is, now, is told behind them
     this.scroller.refreshFrom(lines[0][0]);
     this.#grow(lines.at(-1)[0] + 1);
-    this.#tell();
+  }
+
+  /** These lines are unfinished: they stand in rows of their own behind the last line. */
+  #drawing(unfinished) {
+    this.unfinished = unfinished;
+    this.scroller.refreshFrom(this.total);
+    this.#grow(this.total);
+    this.#show();
   }
 
   /** There are `total` lines or more. */
@@ -227,43 +228,10 @@ class Viewer {
     if (total > this.total) {
       this.total = total;
       this.copyButton.mark(this.range, total);
-      this.scroller.setTotal(total);
       this.#show();
     }
+    this.scroller.setTotal(this.total + this.unfinished.length);
     this.#moved();
-  }
-
-  /** Tell the page how many lines there are, now and then; the rest when it changes. */
-  #tell() {
-    if (this.telling) return;
-    this.telling = setTimeout(async () => {
-      this.telling = 0;
-      this.searchBar.grown();
-      if (this.task.state === "queued") await this.#refreshTask();
-      else this.onTask({ ...this.task, last: this.total });
-    }, TELL);
-  }
-
-  async #refreshTask() {
-    try {
-      const found = await this.source.state(this.closing.signal);
-      if (this.task.finished) return; // asked before, answered after the end
-      this.task = found;
-      this.onTask(this.task);
-    } catch (error) {
-      if (error instanceof Refused) this.#failed(error);
-    }
-  }
-
-  async #ended() {
-    while (!this.task.finished) {
-      await this.#refreshTask();
-      if (!this.task.finished) await sleep(RETRY, this.closing.signal); // the answer that tells the end got lost
-    }
-    this.#grow(this.task.last);
-    this.searchBar.grown();
-    this.#show();
-    announce(`The task has ended: ${this.task.state}.`);
   }
 
   #connection(state) {
@@ -289,7 +257,7 @@ class Viewer {
 
   #clicked(event) {
     const row = event.target.closest(".row");
-    if (!row) return;
+    if (!row || Number(row.dataset.n) >= this.total) return;
     const n = Number(row.dataset.n);
     if (event.target.closest(".number")) {
       event.preventDefault();

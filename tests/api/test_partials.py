@@ -1,0 +1,202 @@
+"""PROTOCOLS.md, A4 and A5: unfinished lines, which are told to those who follow and never stored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse
+
+from tests.api.conversation import NDJSON, Api, refused
+from tests.api.stream_client import LIMIT, all_events, events, opened
+from tests.api.test_live_ingest import Producer
+
+
+async def send(api: Api, task_id: str, *rows: dict[str, Any], **query: Any) -> Any:
+    """Append rows of NDJSON."""
+    data = b"\n".join(json.dumps(row).encode() for row in rows)
+    return await api.json("POST", f"/tasks/{task_id}/output", data=data, headers={"Content-Type": NDJSON}, **query)
+
+
+def bar(text: str) -> dict[str, Any]:
+    """What is told of a bar on standard error."""
+    return {"partial": {"stdout": "", "stderr": text}}
+
+
+NONE = bar("")
+
+
+class Following:
+    """A stream of NDJSON that tells of unfinished lines."""
+
+    def __init__(self, response: ClientResponse) -> None:
+        self._response = response
+
+    async def next(self) -> dict[str, Any]:
+        """The next object; of a line only its text."""
+        found = json.loads(await asyncio.wait_for(self._response.content.readline(), LIMIT))
+        return {"text": found["text"]} if "text" in found else found
+
+
+@asynccontextmanager
+async def following(api: Api, task_id: str, **query: Any) -> AsyncIterator[Following]:
+    async with opened(api, task_id, format="ndjson", follow="true", partial="true", **query) as response:
+        assert response.status == 200
+        yield Following(response)
+
+
+async def test_who_follows_sees_a_bar_move_and_become_a_line(api: Api) -> None:
+    task_id = await api.create("begin")
+    async with following(api, task_id) as reader:
+        assert await reader.next() == {"text": "begin"}
+        for text in ("10%", "20%"):
+            await send(api, task_id, {"partial": text, "stream": "stderr"})
+            assert await reader.next() == bar(text)
+        await send(api, task_id, {"text": "between"}, {"partial": "20%", "stream": "stderr"}, first=1)
+        assert await reader.next() == {"text": "between"}
+        assert await reader.next() == bar("20%")
+        await send(api, task_id, {"text": "20%\r100%", "stream": "stderr"})
+        assert await reader.next() == {"text": "20%\r100%"}
+        await api.finish(task_id)
+        assert await reader.next() == {"finished": True, "code": 0, "error": "", "last": 3}
+
+
+async def test_both_streams_are_told_and_what_is_wiped_away(api: Api) -> None:
+    task_id = await api.create()
+    async with following(api, task_id) as reader:
+        await send(api, task_id, {"partial": "10%", "stream": "stderr"}, {"partial": "name? "})
+        assert await reader.next() == {"partial": {"stdout": "name? ", "stderr": "10%"}}
+        await send(api, task_id, {"partial": "10%\r20%\r", "stream": "stderr"})
+        assert await reader.next() == bar("20%"), "the one that is not named is no more"
+        await send(api, task_id, {"partial": "20%\r   \r", "stream": "stderr"})
+        assert await reader.next() == NONE
+        await send(api, task_id, {"partial": ""})
+        await send(api, task_id, {"partial": "30%", "stream": "stderr"})
+        assert await reader.next() == bar("30%"), "that there is nothing is told once"
+
+
+async def test_who_comes_later_is_told_what_stands_now(api: Api) -> None:
+    task_id = await api.create("a")
+    await send(api, task_id, {"partial": "10%", "stream": "stderr"})
+    async with following(api, task_id) as early:
+        assert [await early.next(), await early.next()] == [{"text": "a"}, bar("10%")]
+        await send(api, task_id, {"partial": "20%", "stream": "stderr"})
+        assert await early.next() == bar("20%")
+        async with following(api, task_id, first=1) as late:
+            assert await late.next() == bar("20%")
+            await send(api, task_id, {"partial": "30%", "stream": "stderr"})
+            assert [await late.next(), await early.next()] == [bar("30%")] * 2
+    await api.append(task_id, "b")
+    async with following(api, task_id, first=1) as reader:
+        assert await reader.next() == {"text": "b"}
+        await api.append(task_id, "c")
+        assert await reader.next() == {"text": "c"}, "a line has ended what was unfinished"
+
+
+async def test_server_sent_events_tell_it_without_moving_the_cursor(api: Api) -> None:
+    task_id = await api.create("a")
+    async with events(api, task_id, partial="true") as stream:
+        assert (await stream.next()).event == "output"
+        await send(api, task_id, {"partial": "10%", "stream": "stderr"})
+        event = await stream.next()
+        assert (event.event, json.loads(event.data)) == ("partial", bar("10%")["partial"])
+        assert event.id == "1", "the last id stays"
+        await api.finish(task_id, output=["b"])
+        assert [event.id for event in await stream.rest()] == ["2", "2-end"]
+
+
+async def test_who_does_not_ask_for_it_is_told_lines_only(api: Api) -> None:
+    task_id = await api.create("a")
+    for form in ("ndjson", "sse", "text"):
+        async with opened(
+            api, task_id, format=form, follow="true", **({"partial": "true"} if form == "text" else {})
+        ) as it:
+            await asyncio.wait_for(it.content.readany(), LIMIT)
+            await send(api, task_id, {"partial": "10%", "stream": "stderr"})
+            await api.append(task_id, "the next line")
+            assert b"10%" not in await asyncio.wait_for(it.content.readany(), LIMIT)
+
+
+async def test_it_is_stored_nowhere(api: Api) -> None:
+    task_id = await api.create("a")
+    await send(api, task_id, {"partial": "10%", "stream": "stderr"})
+    assert (await api.task(task_id))["output"] == ["a"]
+    assert (await api.output(task_id))["output"] == ["a"]
+    assert (await api.json("GET", f"/tasks/{task_id}/output/search", q="10%"))["count"] == 0
+    await api.finish(task_id)
+    assert [event.event for event in await all_events(api, task_id, partial="true")] == ["output", "end"]
+
+
+async def test_it_is_a_sign_of_life(api: Api) -> None:
+    task_id = await api.create()
+    assert await send(api, task_id, {"partial": "10%"}) == {"first": 0, "last": 0, "cancel_requested": False}
+    assert (await api.task(task_id))["state"] == "running"
+    await api.cancel(task_id)
+    assert (await send(api, task_id, {"partial": "20%"}))["cancel_requested"] is True
+
+
+async def test_behind_lines_that_were_stored_before_it_is_told_again(api: Api) -> None:
+    task_id = await api.create()
+    async with following(api, task_id) as reader:
+        for _ in range(2):  # the answer to the first was lost
+            await send(api, task_id, {"text": "a"}, {"partial": "10%", "stream": "stderr"}, first=0)
+        assert [await reader.next(), await reader.next()] == [{"text": "a"}, bar("10%")]
+        await send(api, task_id, {"text": "b"})
+        assert await reader.next() == {"text": "b"}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "pieces", "end"),
+    [
+        (None, [b"a\n\r10%", b"\r20%", b"\r30%\n"], "\r10%\r20%\r30%"),
+        (NDJSON, [b'{"text":"a"}\n{"partial":"10%"}\n', b'{"partial":"20%"}\n', b'{"text":"b"}\n'], "b"),
+    ],
+)
+async def test_a_live_body_tells_what_it_has_not_ended(
+    api: Api, content_type: str | None, pieces: list[bytes], end: str
+) -> None:
+    task_id = await api.create()
+    async with following(api, task_id) as reader, Producer(api, task_id, content_type) as producer:
+        producer.write(pieces[0])
+        assert await reader.next() == {"text": "a"}
+        assert await reader.next() == {"partial": {"stdout": "10%", "stderr": ""}}
+        producer.write(pieces[1])
+        assert await reader.next() == {"partial": {"stdout": "20%", "stderr": ""}}
+        producer.write(pieces[2])
+        assert await reader.next() == {"text": end}
+        assert (await producer.end()).json["last"] == 2
+
+
+async def test_a_line_that_is_whole_soon_is_told_as_a_line_only(api: Api) -> None:
+    task_id = await api.create()
+    async with following(api, task_id) as reader, Producer(api, task_id) as producer:
+        producer.write(b"be")
+        await asyncio.sleep(0)
+        producer.write(b"gun\n")
+        assert await reader.next() == {"text": "begun"}
+
+
+async def test_it_is_told_to_who_may_see_the_task_and_taken_from_who_may_write(api: Api, admin: Api) -> None:
+    task_id = await api.create()
+    bob = await admin.with_key("bob")
+    path, rows = f"/tasks/{task_id}/output", b'{"partial":"10%"}'
+    refused(await bob.ask("POST", path, data=rows, headers={"Content-Type": NDJSON}), 404, 4)
+    await api.finish(task_id)
+    refused(await api.ask("POST", path, data=rows, headers={"Content-Type": NDJSON}), 409, 1003)
+
+
+@pytest.mark.parametrize("row", [b'{"partial":1}', b'{"partial":"a","text":"b"}', b'{"partial":"a","stream":"x"}'])
+async def test_bad_rows_are_refused_and_none_of_the_others_taken(api: Api, row: bytes) -> None:
+    task_id = await api.create()
+    headers = {"Content-Type": NDJSON}
+    refused(await api.ask("POST", f"/tasks/{task_id}/output", data=b'{"text":"a"}\n' + row, headers=headers), 400, 87)
+    assert (await api.task(task_id))["last"] == 0
+
+
+async def test_partial_is_true_or_false(api: Api) -> None:
+    task_id = await api.create()
+    refused(await api.ask("GET", f"/tasks/{task_id}/output", format="sse", partial="much"), 400, 25)
