@@ -275,6 +275,7 @@ class Sender:
     def _is_back(self) -> None:
         if self.away:
             self.away = False
+            self._told = b""  # it may have been started anew, and know nothing of it
             self._say("the server is back")
 
     def _refuse(self, error: ApiError) -> None:

@@ -94,6 +94,26 @@ def test_a_progress_bar_moves_in_its_place(signed_in: Page, server: Server, tmp_
     assert output.lines() == {1: "a line", 2: "100% |#####|", 3: "is it? yes"}
 
 
+def test_a_bar_comes_back_after_a_restart_and_goes_with_the_task(
+    signed_in: Page, server: Server, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(BAR)
+    with Commands(server, tmp_path).start("run", "--lease", "1", "--", sys.executable, str(script)) as running:
+        output = Output.open(signed_in, server, running.task_id)
+        expect(output.unfinished(1).locator(".text")).to_have_text("10% |#    |")
+        server.kill()
+        server.start()
+        signed_in.reload()
+        expect(output.unfinished(1).locator(".text")).to_have_text("10% |#    |")
+        finish(server, running.task_id, code=1, error="enough")
+        expect(signed_in.locator(".state-failed")).to_be_visible()
+        expect(output.frame.locator(".unfinished")).to_have_count(0)
+        for _ in range(5):
+            running.say("go on\n")
+        running.end()
+
+
 def running_name(server: Server, task_id: str) -> str:
     return str(server.get(f"/v1/tasks/{task_id}").json["name"])
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.viewer import Output, done, finish, store
+from tests.browser.viewer import Output, done, finish, post_records, store
 from tests.e2e.commands import Commands
 from tests.server import Server
 
@@ -35,6 +36,19 @@ def test_markup_is_text(signed_in: Page, server: Server) -> None:
     assert signed_in.evaluate("window.hacked") is None
     assert output.frame.locator("script, img, iframe, [style*=url], a[href^=javascript]").count() == 0
     assert [url for url in asked if not url.startswith(server.url)] == []
+
+
+def test_unfinished_lines_are_as_harmless(signed_in: Page, server: Server) -> None:
+    task_id = server.new_task()
+    output = Output.open(signed_in, server, task_id)
+    hostile = [*MARKUP[:4], "user\u202enimda", "\x1b]0;stolen title\x07a", "x" * 100_000]
+    for text, shown in zip(hostile, [*MARKUP[:4], "userU+202Enimda", "a", "x" * 3072], strict=True):
+        post_records(server, task_id, json.dumps({"partial": text}).encode())
+        expect(output.unfinished(1).locator(".text")).to_have_text(shown)
+    output.unfinished(1).locator(".number").click()
+    assert signed_in.evaluate("[window.hacked ?? null, location.hash]") == [None, ""]
+    assert "stolen" not in signed_in.title()
+    assert output.frame.locator("script, img, iframe").count() == 0
 
 
 def test_titles_and_links(signed_in: Page, server: Server) -> None:

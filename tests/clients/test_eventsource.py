@@ -32,7 +32,8 @@ def packages(request: pytest.FixtureRequest) -> Path:
         pytest.fail(f"{', '.join(missing)} must be installed where CI=true")
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed")
-    folder = request.config.cache.mkdir(PACKAGE) if request.config.cache else _temporary(request)
+    cache = getattr(request.config, "cache", None)  # there is none with -p no:cacheprovider
+    folder = cache.mkdir(PACKAGE) if cache else _temporary(request)
     if not (folder / "node_modules" / "eventsource").exists():
         command = ["npm", "install", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund", PACKAGE]
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_LIMIT, check=False)

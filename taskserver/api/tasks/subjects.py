@@ -61,7 +61,9 @@ class Tail(Subject[Told]):
     waiter = Waiter.STREAM
 
     def __init__(self, core: Services, task: Task, encoder: Encoder) -> None:
-        self.topics = (output_topic(task.id), partial_topic(task.log))[: 2 if encoder.partial else 1]
+        self.topics = (output_topic(task.id),)
+        if encoder.partial is not None:
+            self.topics += (partial_topic(task.log),)
         self.heartbeat = core.settings.timing.heartbeat
         self.cursor = task.last
         """Where what has been told ends."""

@@ -127,7 +127,10 @@ class PostgresWakeup(Wakeup):
                 self._something.set()
                 raise
         if partials:  # behind the lines that they come after, and alone: what of them is refused must delay no wake-up
-            await self._notify(map(_partial_text, partials.values()))
+            try:
+                await self._notify(map(_partial_text, partials.values()))
+            except Exception as error:
+                log.debug("unfinished lines are not told: %s", describe(error))
 
     async def _notify(self, texts: Iterable[str]) -> None:
         payloads = [f"{self._node}{SEPARATOR}{text}" for text in texts]
