@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,12 +80,15 @@ class Process:
         return Exit(SIGNAL_BASE - code, f"ended by signal {signal_name(-code)}")
 
 
-def start_on_pipes(command: Sequence[str]) -> Process:
-    """Start a command with a pipe for each stream; its input is ours. Raises CannotStart."""
+def start_on_pipes(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
+    """Start a command with a pipe for each stream; its input is ours, and its environment, if no other is given.
+
+    Raises CannotStart.
+    """
     out, out_end = _pipe()
     err, err_end = _pipe()
     try:
-        popen = _start(command, stdout=out_end, stderr=err_end)
+        popen = _start(command, stdout=out_end, stderr=err_end, environment=environment)
     except CannotStart:
         os.close(out)
         os.close(err)
@@ -113,10 +116,16 @@ def start_on_terminal(command: Sequence[str], terminal: Terminal) -> Process:
 
 
 def _start(
-    command: Sequence[str], stdin: int | None = None, stdout: int | None = None, stderr: int | None = None
+    command: Sequence[str],
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
+        return subprocess.Popen(
+            command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, start_new_session=True
+        )
     except FileNotFoundError as error:
         raise CannotStart(f"cannot run {command[0]}: {error.strerror}", NOT_FOUND) from error
     except (OSError, ValueError) as error:

@@ -35,12 +35,12 @@ class CommandFailed(Exception):
 def run_command(command: object, stopper: Stopper, write: Callable[[Stream, bytes], object]) -> str:
     """Run a command to its end; the last line that it wrote to its standard output. Raises CommandFailed."""
     words = _words(command)
-    GUARD.start()
-    try:
-        process = start_on_pipes(words)
-    except CannotStart as error:
-        raise CommandFailed(error.message, error.code) from None
-    with GUARD.watching(process.group):
+    with GUARD.watching() as watched:
+        try:
+            process = start_on_pipes(words, watched.environment)
+        except CannotStart as error:
+            raise CommandFailed(error.message, error.code) from None
+        watched.started(process.group)
         return _run(process, stopper, write)
 
 

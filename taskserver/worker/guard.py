@@ -3,7 +3,9 @@
 A command leads a session of its own, so nothing in the system ties it to its
 worker: a worker that is killed can end nothing any more, and its run would be
 begun again beside the command. So a small process watches (``end_groups``): one
-for each process that runs commands, started with its first one.
+for each process that runs commands, started with its first one. It is told of
+each command before it is started, by a mark that the command will have in its
+environment, since its number is known only when it runs already.
 
 Linux' PR_SET_PDEATHSIG is no way: it follows the thread that forked, reaches
 only the command itself, and has to be set between fork and exec, where a
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -28,6 +31,25 @@ CLOSE_LIMIT = 1.0  # seconds
 SCRIPT = (sys.executable, "-I", "-S", str(Path(end_groups.__file__)))
 
 
+class Watched:
+    """A command on its way: start it with ``environment``, and say then which process ``group`` it leads."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self.mark = secrets.token_hex(8)
+        self.group: int | None = None
+        self.environment = {**os.environ, end_groups.VARIABLE: self.mark}
+
+    def started(self, group: int) -> None:
+        """It runs."""
+        self.group = group
+        self._guard.note(self)
+
+    def line(self) -> str:
+        """What ``end_groups`` is told of it."""
+        return f"+{self.mark} {self.group or ''}\n"
+
+
 class Guard:
     """Has process groups killed when this process ends without having said that they have ended."""
 
@@ -38,28 +60,33 @@ class Guard:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._groups: set[int] = set()
+        self._watched: dict[str, Watched] = {}
         self._pipe = -1
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Be ready to watch. Raises OSError if that is not possible. A repeat does nothing."""
+    @contextmanager
+    def watching(self) -> Iterator[Watched]:
+        """Within the context a command, which is to be started there, does not outlive this process.
+
+        Raises OSError if it cannot be watched.
+        """
         with self._lock:
             if self._pipe < 0:
                 self._start()
-
-    @contextmanager
-    def watching(self, group: int) -> Iterator[None]:
-        """Within the context a process group does not outlive this process."""
-        with self._lock:
-            self._groups.add(group)
-            self._tell(f"+{group}\n")
+        watched = Watched(self)
+        self.note(watched)
         try:
-            yield
+            yield watched
         finally:
             with self._lock:
-                self._groups.discard(group)
-                self._tell(f"-{group}\n")
+                self._watched.pop(watched.mark, None)
+                self._tell(f"-{watched.mark}\n")
+
+    def note(self, watched: Watched) -> None:
+        """Watch it, as it stands now."""
+        with self._lock:
+            self._watched[watched.mark] = watched
+            self._tell(watched.line())
 
     def close(self) -> None:
         """Have everything killed that is watched."""
@@ -99,7 +126,7 @@ class Guard:
             raise
         finally:
             os.close(theirs)
-        os.write(self._pipe, "".join(f"+{group}\n" for group in self._groups).encode())
+        os.write(self._pipe, "".join(watched.line() for watched in self._watched.values()).encode())
 
     def _forked(self) -> None:
         """A copy of this process must not hold the pipe open, and has a guard of its own if it needs one."""

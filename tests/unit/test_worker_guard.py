@@ -22,11 +22,12 @@ from taskserver.worker.guard import GUARD
 
 watched = []
 
-def started():
-    GUARD.start()
-    command = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    watched.append(GUARD.watching(command.pid))
-    watched[-1].__enter__()
+def started(said=True):
+    watched.append(GUARD.watching())
+    word = watched[-1].__enter__()
+    command = subprocess.Popen(["sleep", "600"], start_new_session=True, env=word.environment)
+    if said:
+        word.started(command.pid)
     print(command.pid, flush=True)
 """
 
@@ -62,6 +63,25 @@ def test_a_killed_process_takes_its_commands_along() -> None:
         commands = [pid_from(process), pid_from(process)]
         process.kill()
         until(lambda: not any(runs(command) for command in commands), "the commands' end")
+
+
+def test_one_that_is_killed_before_it_could_say_what_it_has_started_does_too() -> None:
+    with running("started(said=False); started(); started(said=False); time.sleep(600)") as process:
+        commands = [pid_from(process) for _ in range(3)]
+        process.kill()
+        until(lambda: not any(runs(command) for command in commands), "the commands' end")
+
+
+def test_what_a_command_leaves_behind_on_purpose_is_not_looked_for() -> None:
+    code = "started(); watched[0].__exit__(None, None, None); started(); time.sleep(600)"
+    with running(code) as process:
+        left, watched = pid_from(process), pid_from(process)
+        process.kill()
+        try:
+            until(lambda: not runs(watched), "the command's end")
+            assert runs(left)
+        finally:
+            os.kill(left, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("end", ["sys.exit()", "os._exit(0)"])
