@@ -1,4 +1,4 @@
-"""Pure functions: lines to stored fragments and back, and the JSON that leaves the server.
+"""Pure functions: lines to stored fragments and back.
 
 Rules of the stored form:
 
@@ -19,28 +19,21 @@ Rules of the stored form:
 
 from __future__ import annotations
 
-import re
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta, timezone
-from functools import lru_cache
-from typing import Any
 
 import orjson
 
-from taskserver.dagmodel import Run
-from taskserver.model import MICROSECONDS, Chunk, Lines, Place, Stream, Task
+from taskserver.model import Chunk, Lines, Stream
 
 SEPARATOR = b",\n"
 
 # What JSON escapes of what programs print; the backslash first, since the others bring one.
 _ESCAPES = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\t", b"\\t"), (b"\r", b"\\r"), (b"\x1b", b"\\u001b"))
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 SIDE_WIDTH = 8  # bytes of a number in a side column
 _STREAMS = tuple(Stream)
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 # --- lines in ------------------------------------------------------------------
@@ -256,129 +249,3 @@ def _pack(values: Iterable[int]) -> bytes:
     if sys.byteorder == "big":  # pragma: no cover - no such machine in CI
         packed.byteswap()
     return packed.tobytes()
-
-
-# --- answers -------------------------------------------------------------------
-
-
-def isotime(time_us: int | None) -> str | None:
-    """RFC 3339 in UTC with microseconds, such as ``2026-11-20T19:41:59.830168Z``."""
-    if time_us is None:
-        return None
-    seconds, microseconds = divmod(time_us, MICROSECONDS)
-    return f"{_isosecond(seconds)}.{microseconds:06d}Z"
-
-
-@lru_cache(maxsize=1024)  # lines of a second have all but the fraction in common, which is nine tenths of the work
-def _isosecond(seconds: int) -> str:
-    # Not strftime: it writes the year 374 with three digits.
-    return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
-
-
-@lru_cache(1024)  # lines that were printed together often have one time
-def parse_time(text: str) -> int:
-    """The microseconds of an RFC 3339 time with an offset, later than 1970. Raises ValueError."""
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        raise ValueError("not an RFC 3339 time with an offset, such as 2026-11-20T19:41:59.83Z")
-    fraction = ((match[2] or "") + "000000")[:6]
-    offset = "+00:00" if match[3] in "Zz" else match[3]
-    moment = datetime.fromisoformat(f"{match[1]}.{fraction}{offset}")
-    time_us = (moment - _EPOCH) // timedelta(microseconds=1)
-    if time_us < 0:
-        raise ValueError("lies before 1970")
-    return time_us
-
-
-def dumps(value: Any) -> bytes:
-    """JSON as UTF-8 bytes. NaN and infinities become null, as JSON has no word for them."""
-    return orjson.dumps(value)
-
-
-def task_summary(task: Task) -> dict[str, Any]:
-    """What lists tell of a task: all of A1 but its output and result."""
-    return {
-        "id": task.id,
-        "name": task.name,
-        "state": task.state.value,
-        "finished": task.finished,
-        "code": task.code,
-        "error": task.error,
-        "last": task.last,
-        "labels": dict(task.labels),
-        "created_at": isotime(task.created_at),
-        "started_at": isotime(task.started_at),
-        "finished_at": isotime(task.finished_at),
-        "lease": None if task.lease_us is None else task.lease_us / 1_000_000,
-        "cancel_requested": task.cancel_requested,
-        "run": _place_summary(task.place),
-    }
-
-
-def _place_summary(place: Place | None) -> dict[str, Any] | None:
-    if place is None:
-        return None
-    return {
-        "id": str(place.run),
-        "task_id": place.task_id,
-        "map_index": place.map_index,
-        "try_number": place.try_number,
-    }
-
-
-def run_summary(run: Run) -> dict[str, Any]:
-    """A run as our own API tells it; the claim is between the server and its claimant."""
-    return {
-        "id": str(run.id),
-        "dag_id": run.dag_id,
-        "run_id": run.run_id,
-        "state": run.state.value,
-        "finished": run.finished,
-        "error": run.error,
-        "conf": orjson.Fragment(run.conf),
-        "metadata": None if run.metadata is None else orjson.Fragment(run.metadata),
-        "tag": run.tag,
-        "note": run.note,
-        "attempt": run.attempt,
-        "queued_at": isotime(run.queued_at),
-        "run_after": isotime(run.run_after),
-        "started_at": isotime(run.started_at),
-        "finished_at": isotime(run.finished_at),
-        "cancel_requested": run.cancel_requested,
-    }
-
-
-def task_head(task: Task) -> bytes:
-    """A task as JSON up to the opening bracket of its output (CONTRACTS A1).
-
-    State and ``last`` come first, so that a large answer can be streamed behind
-    them; ``task_tail`` closes it.
-    """
-    result = b"null" if task.result is None else task.result
-    return dumps(task_summary(task))[:-1] + b',"result":' + result + b',"output":['
-
-
-TASK_TAIL = b"]}"
-
-
-def encode_event(task: Task) -> bytes:
-    """A task's transition as a line of its run's event log: a JSON object, which can hold no raw newline either."""
-    return dumps(event_fields(task))
-
-
-def event_fields(task: Task) -> dict[str, Any]:
-    """What a run's event says of a task (CONTRACTS C)."""
-    assert task.place is not None
-    duration = None
-    if task.started_at is not None and task.finished_at is not None:
-        duration = (task.finished_at - task.started_at) // 1000
-    return {
-        "execution_id": str(task.place.run),
-        "task_id": task.place.task_id,
-        "map_index": task.place.map_index,
-        "status": task.state.value,
-        "started_at": isotime(task.started_at),
-        "completed_at": isotime(task.finished_at),
-        "duration_ms": duration,
-        "error": task.error,
-    }

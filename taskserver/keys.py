@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from taskserver.encoding import isotime
 from taskserver.errors import BadCredential, BadParameter, Forbidden, KeyNotFound, SessionOver, TaskNotFound
+from taskserver.jsontext import isotime
 from taskserver.model import ApiKey, Scope, Task, now_us
 from taskserver.store import AnyChange, KeyChange, Store
 from taskserver.wakeup import Wakeup

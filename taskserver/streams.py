@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from taskserver.config import KIB
-from taskserver.encoding import cut, dumps, isotime, json_pieces, raw_text, side_runs
+from taskserver.encoding import cut, json_pieces, raw_text, side_runs
 from taskserver.escapes import strip_escapes
+from taskserver.jsontext import dumps, isotime
 from taskserver.model import Chunk, Stream, Task
 from taskserver.partial import Partial
 

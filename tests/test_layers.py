@@ -15,10 +15,10 @@ ROOT = Path(taskserver.__file__).parent
 LAYERS = [
     ["taskserver", "taskserver.errors", "taskserver.config"],
     ["taskserver.model", "taskserver.escapes", "taskserver.sharedmemory"],
-    ["taskserver.meters", "taskserver.partial"],
+    ["taskserver.meters", "taskserver.partial", "taskserver.jsontext"],
     ["taskserver.board"],
     ["taskserver.dagmodel"],
-    ["taskserver.encoding"],
+    ["taskserver.encoding", "taskserver.summaries"],
     ["taskserver.streams", "taskserver.searching"],
     ["taskserver.wakeup"],
     ["taskserver.store"],

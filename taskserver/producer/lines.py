@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import orjson
 
 from taskserver.config import PARTIAL_PAUSE, Limits
-from taskserver.encoding import SEPARATOR, encode_texts, isotime, split_text
+from taskserver.encoding import SEPARATOR, encode_texts, split_text
+from taskserver.jsontext import isotime
 from taskserver.model import MICROSECONDS, Stream
 from taskserver.partial import shown_of
 

@@ -28,7 +28,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
-from taskserver.encoding import isotime
+from taskserver.jsontext import isotime
 from taskserver.keys import SECRET_PREFIX
 from taskserver.model import MICROSECONDS
 from taskserver.web.addresses import Network, address_behind

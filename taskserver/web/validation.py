@@ -14,8 +14,8 @@ import orjson
 from aiohttp import web
 from marshmallow import Schema, ValidationError, fields
 
-from taskserver.encoding import dumps
 from taskserver.errors import UnsupportedMediaType
+from taskserver.jsontext import dumps
 from taskserver.web.bodies import declared_type, read_body
 from taskserver.web.failures import Unprocessable
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskserver.config import Limits, Settings
-from taskserver.encoding import decode_side, parse_time
+from taskserver.encoding import decode_side
+from taskserver.jsontext import parse_time
 from taskserver.model import Stream, now_us
 from tests.api.conftest import Serve
 from tests.api.conversation import NDJSON, Answer, Api, refused

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskserver.api.tasks.lineformats import from_ndjson, from_text
-from taskserver.encoding import decode_texts, dumps, split_text
+from taskserver.encoding import decode_texts, split_text
 from taskserver.errors import BadBody, TooLarge
+from taskserver.jsontext import dumps
 from taskserver.model import Stream
 
 LIMIT = 12  # bytes of a line

@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from taskserver import errors
-from taskserver.encoding import dumps
 from taskserver.errors import TaskServerError
+from taskserver.jsontext import dumps
 from taskserver.web import failures
 from taskserver.web.failures import Unprocessable
 from taskserver.web.streaming import NO_STORE

@@ -14,8 +14,8 @@ from taskserver.api.airflow.answers import JSON, NDJSON, NotAcceptable
 from taskserver.api.airflow.runs import find_run
 from taskserver.api.airflow.schemas import LogPath, LogQuery
 from taskserver.api.airflow.shapes import log_events
-from taskserver.encoding import dumps
 from taskserver.errors import BadParameter, RunNotFound, TaskNotFound
+from taskserver.jsontext import dumps
 from taskserver.meters import Waiter
 from taskserver.model import Place, Task
 from taskserver.tasks import Page

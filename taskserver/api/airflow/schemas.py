@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from taskserver.encoding import dumps
+from taskserver.jsontext import dumps
 from taskserver.web.validation import Fault, Worded, WordedSchema, invalid
 
 MAX_RUN_ID_LENGTH = 250  # Airflow's column

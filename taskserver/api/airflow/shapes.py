@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from taskserver.dagmodel import Dag, Run, RunState
-from taskserver.encoding import SEPARATOR, decode_side, dumps, isotime, quoted
+from taskserver.encoding import SEPARATOR, decode_side, quoted
+from taskserver.jsontext import dumps, isotime
 from taskserver.model import MICROSECONDS, Chunk, Stream
 
 RUN_TYPE = "manual"

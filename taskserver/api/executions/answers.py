@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from taskserver.dagmodel import Run, RunState, RunStats
-from taskserver.encoding import dumps, isotime
+from taskserver.jsontext import dumps, isotime
 from taskserver.web.streaming import NO_STORE
 
 JSON = "application/json"

@@ -13,7 +13,7 @@ from taskserver.api.executions.executions import find_execution
 from taskserver.api.executions.schemas import EventsQuery
 from taskserver.api.executions.sse import encode_end, encode_events, encode_timeout
 from taskserver.dagmodel import Run
-from taskserver.encoding import dumps
+from taskserver.jsontext import dumps
 from taskserver.runs import EventPage
 from taskserver.streams import SSE, parse_event_id, sse_begin, sse_idle
 from taskserver.web.context import caller, services

@@ -9,8 +9,8 @@ from aiohttp import web
 from taskserver.api.executions.answers import json_answer
 from taskserver.api.executions.executions import find_execution
 from taskserver.api.executions.schemas import LineageQuery
-from taskserver.encoding import event_fields
 from taskserver.model import Task
+from taskserver.summaries import event_fields
 from taskserver.web.context import caller, services
 from taskserver.web.validation import load_query
 

@@ -14,8 +14,8 @@ from taskserver.api.executions.executions import NEW_EXECUTION, ConfigNotFound, 
 from taskserver.api.executions.lineage import LINEAGE_QUERY, get_lineage
 from taskserver.api.executions.schemas import EventsHeaders
 from taskserver.api.executions.wait import WAIT, wait_execution
-from taskserver.encoding import isotime
 from taskserver.errors import TaskServerError
+from taskserver.jsontext import isotime
 from taskserver.model import Scope, now_us
 from taskserver.streams import SSE
 from taskserver.web import failures

@@ -11,7 +11,7 @@ from marshmallow import Schema, ValidationError, fields
 
 from taskserver.config import MAX_NAME_LENGTH
 from taskserver.dagmodel import parse_uuid
-from taskserver.encoding import dumps
+from taskserver.jsontext import dumps
 from taskserver.web.validation import Fault, Worded, WordedSchema, invalid
 
 MAX_WAIT = 3600  # seconds, the original's bound

@@ -13,8 +13,8 @@ from taskserver.api.executions.answers import JSON, STATUS, json_answer, statist
 from taskserver.api.executions.executions import find_execution
 from taskserver.api.executions.schemas import WaitBody
 from taskserver.dagmodel import Run
-from taskserver.encoding import dumps
 from taskserver.errors import Draining
+from taskserver.jsontext import dumps
 from taskserver.web.context import caller, services
 from taskserver.web.requests import leave_untimed
 from taskserver.web.streaming import LIVE, stream

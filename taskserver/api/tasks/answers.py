@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from taskserver.api.tasks.prefer import preference_applied
-from taskserver.encoding import dumps
+from taskserver.jsontext import dumps
 from taskserver.web.prepared import Head, Prepared
 from taskserver.web.streaming import NO_STORE
 

@@ -13,10 +13,11 @@ from aiohttp import web
 
 from taskserver.api.tasks.schemas import ChangesQuery
 from taskserver.audience import Subject
-from taskserver.encoding import dumps, run_summary, task_summary
 from taskserver.errors import RunNotFound, TaskNotFound
 from taskserver.feed import Watched
+from taskserver.jsontext import dumps
 from taskserver.streams import SSE, sse_begin, sse_idle
+from taskserver.summaries import run_summary, task_summary
 from taskserver.web.context import Services, caller, services
 from taskserver.web.params import query
 from taskserver.web.seats import StreamSeat, Told

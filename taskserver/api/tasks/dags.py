@@ -11,9 +11,10 @@ from taskserver.api.tasks.results import RESULT_QUERY, answer_result
 from taskserver.api.tasks.run_schemas import DagBody, TriggerBody
 from taskserver.config import MAX_NAME_LENGTH
 from taskserver.dagmodel import KEY, KEY_ERROR, Dag, DagTask, NewRun, Run, manual_run_id, once_run_id, uuid7
-from taskserver.encoding import dumps, isotime, run_summary
 from taskserver.errors import BadParameter, TooManyWaiters
+from taskserver.jsontext import dumps, isotime
 from taskserver.model import Scope, now_us
+from taskserver.summaries import run_summary
 from taskserver.web.context import caller, services
 from taskserver.web.params import body, query
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from taskserver.api.tasks.answers import json_answer
 from taskserver.api.tasks.schemas import NewKeyBody
-from taskserver.encoding import isotime
+from taskserver.jsontext import isotime
 from taskserver.model import MICROSECONDS, ApiKey, Scope, now_us
 from taskserver.web.context import actor, services
 from taskserver.web.params import body

@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from taskserver.encoding import encode_lines, encode_records, encode_text, parse_time, split_text
+from taskserver.encoding import encode_lines, encode_records, encode_text, split_text
 from taskserver.errors import BadBody, BadJson, TooLarge
+from taskserver.jsontext import parse_time
 from taskserver.model import Lines, Stream, now_us
 from taskserver.partial import shown_of
 

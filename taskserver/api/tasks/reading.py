@@ -10,9 +10,10 @@ from aiohttp import web
 from taskserver.api.tasks.answers import JSON, json_answer, json_head
 from taskserver.api.tasks.schemas import ListQuery, TaskQuery, cursor
 from taskserver.api.tasks.subjects import TaskEnd, task_body
-from taskserver.encoding import SEPARATOR, TASK_TAIL, json_pieces, task_head, task_summary
+from taskserver.encoding import SEPARATOR, json_pieces
 from taskserver.model import Task, TaskFilter, TaskState
 from taskserver.streams import portions
+from taskserver.summaries import TASK_TAIL, task_head, task_summary
 from taskserver.tasks import check_first
 from taskserver.web.context import Services, caller, services
 from taskserver.web.params import query

@@ -10,7 +10,7 @@ from taskserver.api.tasks.answers import make_head
 from taskserver.api.tasks.prefer import preference_applied, preferred_wait
 from taskserver.api.tasks.run_schemas import ResultQuery
 from taskserver.dagmodel import Run
-from taskserver.encoding import dumps
+from taskserver.jsontext import dumps
 from taskserver.web.context import caller, services
 from taskserver.web.prepared import Prepared
 

@@ -11,9 +11,9 @@ from taskserver.api.tasks.reading import answer_task
 from taskserver.api.tasks.results import RESULT_QUERY, answer_result
 from taskserver.api.tasks.run_schemas import ClaimBody, ClaimQuery, RunFinishBody, RunHeartbeatBody, RunTaskBody
 from taskserver.dagmodel import RunState
-from taskserver.encoding import run_summary, task_summary
 from taskserver.errors import RunNotFound
 from taskserver.model import Place
+from taskserver.summaries import run_summary, task_summary
 from taskserver.web.context import caller, services
 from taskserver.web.params import body, query
 from taskserver.web.requests import leave_untimed

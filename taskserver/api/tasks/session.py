@@ -8,8 +8,8 @@ from aiohttp import web
 
 from taskserver.api.tasks.answers import json_answer, make_head
 from taskserver.api.tasks.schemas import SessionBody
-from taskserver.encoding import dumps, isotime
 from taskserver.errors import BadCredential
+from taskserver.jsontext import dumps, isotime
 from taskserver.keys import Caller
 from taskserver.web.auth import prove_same_origin, session_cookie
 from taskserver.web.context import caller, services

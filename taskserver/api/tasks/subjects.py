@@ -7,12 +7,14 @@ from functools import partial
 
 from taskserver.api.tasks.answers import json_head
 from taskserver.audience import Subject
-from taskserver.encoding import TASK_TAIL, dumps, json_pieces, task_head
+from taskserver.encoding import json_pieces
 from taskserver.errors import TaskNotFound
+from taskserver.jsontext import dumps
 from taskserver.livepartials import partial_topic
 from taskserver.meters import Waiter
 from taskserver.model import Chunk, Task
 from taskserver.streams import Encoder, portions
+from taskserver.summaries import TASK_TAIL, task_head
 from taskserver.tasks import end_topic, output_topic
 from taskserver.web.context import Services
 from taskserver.web.prepared import Head, first_bytes

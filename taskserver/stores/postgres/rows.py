@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from taskserver.dagmodel import Dag, Run, RunState
-from taskserver.encoding import dumps
+from taskserver.jsontext import dumps
 from taskserver.model import Chunk, Place, Task, TaskState
 from taskserver.stores.chunks import PLAIN, pack, split_chunk, unpack
 from taskserver.stores.rows import RUN_FIELDS, Row, dump_dag_tasks, load_dag_tasks

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState
-from taskserver.encoding import encode_event
 from taskserver.model import Task
 from taskserver.store import MAX_REMOVED, RunChange
 from taskserver.stores import runrules
 from taskserver.stores.postgres.rows import LEASED, OVERDUE, dag_from_row, marks, run_from_row, run_to_row
 from taskserver.stores.rows import DAG_COLUMNS, RUN_CHANGES, RUN_COLUMNS, RUN_FIELDS, Row, dump_dag_tasks
+from taskserver.summaries import encode_event
 
 if TYPE_CHECKING:
     from taskserver.stores.postgres.transaction import PostgresTransaction

@@ -11,8 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from taskserver.encoding import dumps
 from taskserver.errors import CannotCopy, StoreFull, StoreUnavailable
+from taskserver.jsontext import dumps
 from taskserver.stores.archive import (
     PAGE_BYTES,
     PAGE_ROWS,

@@ -15,8 +15,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from taskserver.config import MAX_LINE_NUMBER
 from taskserver.dagmodel import Dag, NewDag, NewRun, Run, RunState, uuid7
-from taskserver.encoding import dumps
 from taskserver.errors import DagNotFound, KeyNotFound, RunNotFound, TaskNotFound
+from taskserver.jsontext import dumps
 from taskserver.meters import Meters
 from taskserver.model import ApiKey, Chunk, Lines, NewTask, Outcome, Task, TaskFilter, TaskState
 from taskserver.partial import Partial

@@ -11,7 +11,8 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from taskserver.encoding import cut, dumps, json_pieces
+from taskserver.encoding import cut, json_pieces
+from taskserver.jsontext import dumps
 from taskserver.model import Chunk, Lines, NewTask, Outcome, Place, Task, TaskState, outcome_state
 from taskserver.store import Appended, Change
 from taskserver.stores import taskrules
