@@ -24,7 +24,7 @@ from taskserver.encoding import cut, json_pieces, raw_text, side_runs
 from taskserver.escapes import strip_escapes
 from taskserver.jsontext import dumps, isotime
 from taskserver.model import Chunk, Stream, Task
-from taskserver.partial import Partial
+from taskserver.partial import Partial, Unfinished
 
 RETRY_MS = (1000, 3000)  # clients of a restarted server come back spread over this time
 END_SUFFIX = "-end"
@@ -158,7 +158,7 @@ def ndjson_partial(partial: Partial | None) -> bytes:
 
 
 def _unfinished(partial: Partial | None) -> bytes:
-    return dumps({"stdout": partial.stdout if partial else "", "stderr": partial.stderr if partial else ""})
+    return dumps((partial.unfinished if partial else Unfinished())._asdict())
 
 
 def sse_begin() -> bytes:

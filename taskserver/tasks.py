@@ -13,6 +13,7 @@ from taskserver.config import Settings
 from taskserver.errors import FirstBeyondOutput, OutputFull, TaskNotFound
 from taskserver.keys import Caller
 from taskserver.live import LiveLogs
+from taskserver.livepartials import LivePartials
 from taskserver.meters import Waiter
 from taskserver.model import (
     MICROSECONDS,
@@ -23,15 +24,20 @@ from taskserver.model import (
     Scope,
     Task,
     TaskFilter,
+    TaskState,
     checked_outcome,
     new_id,
     now_us,
 )
+from taskserver.partial import Unfinished
 from taskserver.retention import pruned
 from taskserver.searching import Found, Needle
 from taskserver.store import Appended, Change, Ended, Store
 from taskserver.waiting import Waits
 from taskserver.wakeup import Wakeup
+
+NO_LINES = Lines(0, b"", b"")
+FRESH = 2 / 3  # of a lease: with so much of it left, it need not be renewed for a bar's sake
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class Tasks:
         self._searches = asyncio.Semaphore(settings.searching.at_once)
         self._clock = clock
         self._live: LiveLogs[str, Task] = LiveLogs(store, settings.memory)
+        self.partials = LivePartials(store, wakeup)
 
     # --- producing -----------------------------------------------------------------
 
@@ -91,31 +98,62 @@ class Tasks:
         return await self._store.create_task(new, self._clock())
 
     async def append(
-        self, caller: Caller, task_id: str, lines: Lines, first: int | None = None, *, closing: bool = False
+        self,
+        caller: Caller,
+        task_id: str,
+        lines: Lines,
+        first: int | None = None,
+        *,
+        closing: bool = False,
+        unfinished: Unfinished | None = None,
     ) -> Appended:
         """Add lines to a task's output; see ``Store.append`` for repeats and errors.
 
         ``closing``: they are the end of what was too much (OutputFull), for which room is reserved.
+        ``unfinished`` is told to be what stands behind them.
         """
         reserve = 0 if closing else self._limits.output_reserve
         try:
-            done = await self._append(caller, task_id, lines, first, self._limits.output_lines - reserve)
+            done, log = await self._append(caller, task_id, lines, first, self._limits.output_lines - reserve)
         except OutputFull as full:
             full.payload = {**(full.payload or {}), "reserve": reserve}
             raise
         if lines.count:  # a live body begins with none
             self._meters.appended(lines.count, len(lines.payload))
+        if unfinished is not None:
+            self.partials.tell(log, done.last, unfinished)
         return done
 
-    async def _append(self, caller: Caller, task_id: str, lines: Lines, first: int | None, limit: int) -> Appended:
+    async def _append(
+        self, caller: Caller, task_id: str, lines: Lines, first: int | None, limit: int
+    ) -> tuple[Appended, int]:
+        """As ``append``; and the task's log."""
         caller.require(Scope.WRITE)
         # Whose a task is never changes: to know it, an older head will do.
         known = self._live.remembered(task_id)
         if known is not None and caller.sees(known):
             with suppress(TaskNotFound):  # the id may have been given to another task meanwhile
-                return await self._store.append(task_id, lines, first, self._clock(), limit, known.log)
+                return await self._store.append(task_id, lines, first, self._clock(), limit, known.log), known.log
         task = await self.own(caller, task_id)
-        return await self._store.append(task_id, lines, first, self._clock(), limit, task.log)
+        return await self._store.append(task_id, lines, first, self._clock(), limit, task.log), task.log
+
+    async def tell_unfinished(self, caller: Caller, task_id: str, unfinished: Unfinished) -> Appended:
+        """Tell what stands behind the last line of a task's output; a sign of life.
+
+        A bar moves often: it renews the lease, which is a commit, only when a third of that is over. Raises
+        TaskNotFound; TaskFinished if the task has ended.
+        """
+        task = await self.own(caller, task_id)
+        if not self._is_fresh(task):
+            return await self.append(caller, task_id, NO_LINES, unfinished=unfinished)
+        self.partials.tell(task.log, task.last, unfinished)
+        return Appended(task.last, task.last, task.cancel_requested)
+
+    def _is_fresh(self, task: Task) -> bool:
+        """Whether a task runs, and its producer was heard lately."""
+        if task.state is not TaskState.RUNNING:
+            return False
+        return task.lease_us is None or (task.lease_expires_at or 0) - self._clock() > task.lease_us * FRESH
 
     async def finish(
         self,

@@ -19,7 +19,7 @@ from taskserver.config import PARTIAL_PAUSE, Limits
 from taskserver.encoding import SEPARATOR, encode_texts, split_text
 from taskserver.jsontext import isotime
 from taskserver.model import MICROSECONDS, Stream
-from taskserver.partial import shown_of
+from taskserver.partial import unfinished_text
 
 LINE_BYTES = Limits().line_bytes
 LONGEST_CHARACTER = 4  # bytes of UTF-8
@@ -65,7 +65,7 @@ class LineCutter:
         """
         if time_us is not None and time_us - self._since < PARTIAL_AGE:
             return b""
-        text = shown_of(self._rest)
+        text = unfinished_text(self._rest)
         return orjson.dumps({"partial": text, "stream": self._stream.name.lower()}) + b"\n" if text else b""
 
     def end(self, time_us: int) -> Records:

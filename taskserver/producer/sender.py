@@ -24,6 +24,7 @@ BATCH_LINES = 5_000
 GATHER_SECONDS = 0.1  # what readers may notice as delay, and the server as at most ten appends a second
 GATHER_BYTES = 256 * KIB  # enough for a request of its own, so it need not wait
 HEARTBEATS_PER_LEASE = 3  # one may get lost, and another be late
+PARTIAL_RETRY = 1.0  # seconds before it is tried again to tell what is unfinished
 NO_PARTIAL = b'{"partial":""}\n'
 
 T = TypeVar("T")
@@ -152,13 +153,17 @@ class Sender:
 
     async def _append(self, batch: Batch) -> None:
         self.unanswered = batch.lines
-        unfinished = self._unfinished(now_us())
+        # Behind a part of what is there stands the rest of that.
+        unfinished = self._unfinished(now_us()) if len(batch.data) == self._spool.unsent_bytes else b""
         try:
             append = partial(self._client.append_ndjson, self._task_id, batch.data + unfinished, first=self.first)
             done = await self._call(partial(append, closing=self.closing))
         except ApiError as error:
             if error.code == OUTPUT_FULL:
                 self._is_full(error, batch)
+                return
+            if unfinished and error.status == HTTPStatus.BAD_REQUEST:
+                self._cutters = ()  # a server that knows nothing of unfinished lines: no line is lost for their sake
                 return
             if error.code != APPEND_CONFLICT:
                 self._refuse(error)
@@ -174,18 +179,29 @@ class Sender:
             self._on_cancel()
 
     async def _tell_unfinished(self) -> None:
-        """Tell what is unfinished, if the server does not know it and it is time."""
+        """Tell what is unfinished, if the server does not know it and it is time.
+
+        One try: when it fails the next one tells what there is then, and no line waits for it.
+        """
         unfinished = self._unfinished(now_us())
         if unfinished == self._told or time.monotonic() < self._tell_at:
             return
+        self._tell_at = time.monotonic() + PARTIAL_PAUSE
         try:
-            done = await self._call(partial(self._client.append_ndjson, self._task_id, unfinished or NO_PARTIAL))
+            done = await self._client.append_ndjson(self._task_id, unfinished or NO_PARTIAL)
+        except Unreachable:
+            self._tell_at += PARTIAL_RETRY
         except ApiError as error:
-            self._refuse(error)
-            return
-        self._told, self._tell_at = unfinished, time.monotonic() + PARTIAL_PAUSE
-        if done.cancel_requested:
-            self._on_cancel()
+            if error.code == TASK_FINISHED or error.status == HTTPStatus.NOT_FOUND:
+                self._refuse(error)
+            elif is_away(error):
+                self._tell_at += error.retry_after or PARTIAL_RETRY
+            else:
+                self._cutters = ()  # it will not be told here
+        else:
+            self._told, self.heard_at = unfinished, time.monotonic()
+            if done.cancel_requested:
+                self._on_cancel()
 
     def _unfinished(self, time_us: int | None) -> bytes:
         """What stands behind the spool's last line; see ``LineCutter.partial``."""

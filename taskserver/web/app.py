@@ -19,7 +19,6 @@ from taskserver.board import Board
 from taskserver.config import Settings
 from taskserver.feed import Feed
 from taskserver.keys import Keys
-from taskserver.livepartials import LivePartials
 from taskserver.runs import Runs
 from taskserver.store import AnyChange, Change, RunChange, Store
 from taskserver.tasks import Tasks
@@ -59,7 +58,6 @@ def make_services(
     runs = Runs(store, wakeup, waits, settings)
     keys = Keys(store, wakeup)
     feed = Feed(store, wakeup)
-    partials = LivePartials(store, wakeup)
     keeper = None
     if upkeep:
         keeper = Upkeep(store, settings.timing, meters=board.meters, keep_finished=settings.keep_finished)
@@ -68,7 +66,7 @@ def make_services(
         tasks.committed([change for change in changes if isinstance(change, Change)])
         runs.committed([change for change in changes if isinstance(change, RunChange)])
         keys.committed(changes)
-        partials.committed(changes)
+        tasks.partials.committed(changes)
         feed.committed(changes)
         if keeper is not None:
             keeper.committed(changes)
@@ -84,7 +82,6 @@ def make_services(
         keys=keys,
         tokens=Tokens(store, keys),
         audiences=Audiences(waits),
-        partials=partials,
         feed=feed,
         upkeep=keeper,
         throttle=Throttle(settings.limits),

@@ -33,21 +33,22 @@ async def read_body(request: web.Request) -> bytes:
 
 
 async def read_watched(
-    request: web.Request, reading: Coroutine[Any, Any, T], every: float, look: Callable[[], Awaitable[None]]
+    request: web.Request, reading: Coroutine[Any, Any, T], pause: float, look: Callable[[], Awaitable[float]]
 ) -> T:
-    """What ``reading`` of a chunked body gives, and ``look`` about every ``every`` seconds while there is nothing.
+    """What ``reading`` of a chunked body gives; while there is nothing ``look`` is called, after ``pause`` seconds.
 
-    Raises BadBody if the body cannot be understood any more, and what ``look`` raises.
+    It tells after how many more it is to be called again. Raises BadBody if the
+    body cannot be understood any more, and what ``look`` raises.
     """
     leave_untimed(request)
     # Not wait_for: before Python 3.12 it can lose a cancellation that comes with the reading's own failure.
     task = asyncio.ensure_future(reading)
     try:
         while not task.done():
-            await asyncio.wait([task], timeout=every)
+            await asyncio.wait([task], timeout=pause)
             if not task.done():
                 _check_chunks(request)
-                await look()
+                pause = await look()
         return task.result()
     finally:
         task.cancel()
@@ -64,8 +65,8 @@ def _check_chunks(request: web.Request) -> None:
         raise BadBody("the body's chunked encoding is broken")
 
 
-async def _nothing_more() -> None:
-    pass
+async def _nothing_more() -> float:
+    return LOOK
 
 
 def check_encoding(request: web.Request) -> None:

@@ -11,7 +11,6 @@ from taskserver.board import Board
 from taskserver.config import Settings
 from taskserver.feed import Feed
 from taskserver.keys import Actor, Caller, Keys
-from taskserver.livepartials import LivePartials
 from taskserver.runs import Runs
 from taskserver.store import Store
 from taskserver.tasks import Tasks
@@ -38,7 +37,6 @@ class Services:
     keys: Keys
     tokens: Tokens
     audiences: Audiences
-    partials: LivePartials
     feed: Feed
     upkeep: Upkeep | None
     throttle: Throttle

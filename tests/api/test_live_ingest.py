@@ -303,7 +303,7 @@ async def test_while_it_is_open_the_lease_is_renewed(serve: Serve) -> None:
 
 
 async def test_a_quiet_body_needs_no_more_than_the_right_to_write(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskserver.api.tasks.ingest.LOOK", 0.01)
+    monkeypatch.setattr("taskserver.api.tasks.livebody.LOOK", 0.01)
     writer = await admin.with_key("writer", Scope.WRITE)
     task_id = await writer.create()
     looks: list[str] = []
@@ -321,7 +321,7 @@ async def test_a_quiet_body_needs_no_more_than_the_right_to_write(admin: Api, mo
 
 
 async def test_a_quiet_body_learns_that_its_task_has_ended(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskserver.api.tasks.ingest.LOOK", 0.05)
+    monkeypatch.setattr("taskserver.api.tasks.livebody.LOOK", 0.05)
     api = await serve(Settings())
     task_id = await api.create()
     async with Producer(api, task_id) as producer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse
 
+from taskserver.config import PARTIAL_PAUSE
+from taskserver.errors import StoreUnavailable
 from tests.api.conversation import NDJSON, Api, refused
 from tests.api.stream_client import LIMIT, all_events, events, opened
 from tests.api.test_live_ingest import Producer
@@ -174,10 +177,120 @@ async def test_a_live_body_tells_what_it_has_not_ended(
 async def test_a_line_that_is_whole_soon_is_told_as_a_line_only(api: Api) -> None:
     task_id = await api.create()
     async with following(api, task_id) as reader, Producer(api, task_id) as producer:
-        producer.write(b"be")
-        await asyncio.sleep(0)
-        producer.write(b"gun\n")
-        assert await reader.next() == {"text": "begun"}
+        for number in range(3):
+            producer.write(b"be")
+            await asyncio.sleep(PARTIAL_PAUSE / 10)
+            producer.write(b"gun %d\n" % number)
+            assert await reader.next() == {"text": f"begun {number}"}
+            await asyncio.sleep(1.5 * PARTIAL_PAUSE)  # it is the line's age that counts, not how long ago the last came
+
+
+@pytest.mark.parametrize("last", [b'{"partial":"50%"}\n', b'{"partial":"50%"}'])
+async def test_the_last_word_of_a_live_body_stands(api: Api, last: bytes) -> None:
+    task_id = await api.create()
+    async with following(api, task_id) as reader:
+        async with Producer(api, task_id, NDJSON) as producer:
+            producer.write(b'{"text":"a"}\n', last)
+            await producer.end()
+        assert [await reader.next(), await reader.next()] == [
+            {"text": "a"},
+            {"partial": {"stdout": "50%", "stderr": ""}},
+        ]
+        async with Producer(api, task_id, NDJSON) as producer:
+            producer.write(b'{"partial":"90%"}\n')
+            assert await reader.next() == {"partial": {"stdout": "90%", "stderr": ""}}
+            producer.write(b'{"partial":""}\n')
+            await producer.end()
+        assert await reader.next() == NONE
+
+
+async def test_a_line_that_will_never_be_whole_stands_no_more(api: Api) -> None:
+    task_id = await api.create()
+    async with following(api, task_id) as reader:
+        async with Producer(api, task_id) as producer:
+            producer.write(b"half of a li")
+            assert await reader.next() == {"partial": {"stdout": "half of a li", "stderr": ""}}
+            await producer.leave()
+        assert await reader.next() == NONE
+    assert (await api.task(task_id))["last"] == 0
+
+
+async def test_behind_the_lines_of_others_it_is_told_too(api: Api) -> None:
+    task_id = await api.create()
+    async with following(api, task_id) as reader, Producer(api, task_id) as producer:
+        producer.write(b"\r10%")
+        assert await reader.next() == {"partial": {"stdout": "10%", "stderr": ""}}
+        await api.append(task_id, "another's")
+        assert await reader.next() == {"text": "another's"}
+        producer.write(b"\r20%")
+        assert await reader.next() == {"partial": {"stdout": "20%", "stderr": ""}}
+
+
+class TestLiveBodiesThatOnlyDraw:
+    """A piece comes every few milliseconds, and never a newline."""
+
+    @pytest.fixture(params=[None, NDJSON])
+    async def drawing(self, request: pytest.FixtureRequest, api: Api) -> AsyncIterator[tuple[str, Producer]]:
+        task_id = await api.create(lease=0.5)
+
+        async def draw(producer: Producer) -> None:
+            for number in itertools.count():
+                text = f"{number}%"
+                producer.write(
+                    b"\r" + text.encode() if request.param is None else b'{"partial":"%b"}\n' % text.encode()
+                )
+                await asyncio.sleep(0.02)
+
+        async with Producer(api, task_id, request.param) as producer:
+            drawing = asyncio.create_task(draw(producer))
+            yield task_id, producer
+            drawing.cancel()
+
+    async def test_its_task_stays_alive(self, api: Api, drawing: tuple[str, Producer]) -> None:
+        task_id, _ = drawing
+        async with following(api, task_id) as reader:
+            for _ in range(8):  # four times a second: four times the lease
+                assert "partial" in await reader.next()
+        assert (await api.task(task_id))["state"] == "running"
+
+    async def test_it_ends_with_its_task(self, api: Api, drawing: tuple[str, Producer]) -> None:
+        task_id, producer = drawing
+        async with following(api, task_id) as reader:
+            await reader.next()
+        await api.finish(task_id)
+        refused(await asyncio.wait_for(producer.asking, LIMIT), 409, 1003)
+
+    async def test_it_ends_with_its_key(self, api: Api, admin: Api, drawing: tuple[str, Producer]) -> None:
+        task_id, producer = drawing
+        async with following(admin, task_id) as reader:
+            await reader.next()
+            assert (await admin.ask("DELETE", f"/keys/{api.key_id}")).status == 200
+            refused(await asyncio.wait_for(producer.asking, LIMIT), 401, 30)
+            while await reader.next() != NONE:
+                pass
+
+
+async def test_a_bar_that_moves_costs_no_commits(api: Api) -> None:
+    task_id = await api.create("a", lease=3600)
+    async with following(api, task_id) as reader:
+        await reader.next()
+        commits = sum(api.services.board.meters.commits.counts())
+        for number in range(20):
+            await send(api, task_id, {"partial": f"{number}%", "stream": "stderr"})
+            assert await reader.next() == bar(f"{number}%")
+        assert sum(api.services.board.meters.commits.counts()) == commits
+
+
+async def test_lines_that_are_stored_are_acknowledged_whatever_becomes_of_the_bar(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = await api.create("a")
+
+    async def broken(*_: object) -> None:
+        raise StoreUnavailable("the database failed")
+
+    monkeypatch.setattr(type(api.services.store), "get_task", broken)
+    assert (await send(api, task_id, {"text": "b"}, {"partial": "10%"}))["last"] == 2
 
 
 async def test_it_is_told_to_who_may_see_the_task_and_taken_from_who_may_write(api: Api, admin: Api) -> None:

@@ -27,7 +27,7 @@ class Output:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.frame = page.get_by_role("log", name="Lines of output")
-        self.rows = self.frame.locator(".row")
+        self.rows = self.frame.locator(".row:not(.unfinished)")
         self.search_field = page.get_by_role("searchbox", name="Search the output")
         self.new_lines = page.locator(".new-lines")
 
@@ -53,7 +53,7 @@ class Output:
 
     def shown(self) -> list[int]:
         """The numbers of the lines on the screen, in order."""
-        numbers: list[str] = self.frame.locator(".number").all_inner_texts()
+        numbers: list[str] = self.frame.locator(".row:not(.unfinished) .number").all_inner_texts()
         return [int(number) for number in numbers]
 
     def texts(self) -> list[str]:

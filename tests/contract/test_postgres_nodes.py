@@ -25,7 +25,7 @@ from taskserver.errors import (
     TaskServerError,
 )
 from taskserver.model import Outcome, TaskState
-from taskserver.partial import Partial
+from taskserver.partial import Partial, Unfinished
 from taskserver.store import Appended, Store
 from taskserver.stores import open_store
 from tests.contract.helpers import NOW, SECOND, SUCCESS, Recorder, chunks, create, finished, lines, numbered, texts
@@ -501,10 +501,10 @@ class TestPartials:
         nodes.a.listen(told[0])
         nodes.b.listen(told[1])
         bars = [
-            Partial(7, 3, "", "10%"),
-            Partial(7, 3, "\u2588" * (PARTIAL_BYTES // 3), "\U0001d11e" * (PARTIAL_BYTES // 4)),
+            Partial(7, 3, Unfinished("", "10%")),
+            Partial(7, 3, Unfinished("\u2588" * (PARTIAL_BYTES // 3), "\U0001d11e" * (PARTIAL_BYTES // 4))),
+            Partial(8, 0, Unfinished()),
         ]
-        bars.append(Partial(8, 0, "", ""))
         for bar in bars:
             nodes.a.tell(bar)
             await eventually(lambda bar=bar: told[1].partials[-1:] == [bar], "the bar")  # type: ignore[misc]
@@ -517,8 +517,10 @@ class TestPartials:
         told = Recorder()
         nodes.b.listen(told)
         for number in range(1000):
-            nodes.a.tell(Partial(number % 2, 3, "", f"{number}"))
-        await eventually(lambda: {bar.stderr for bar in told.partials[-2:]} == {"998", "999"}, "the last ones")
+            nodes.a.tell(Partial(number % 2, 3, Unfinished("", f"{number}")))
+        await eventually(
+            lambda: {bar.unfinished.stderr for bar in told.partials[-2:]} == {"998", "999"}, "the last ones"
+        )
         assert len(told.partials) < 100
         await a.close()
         await b.close()
@@ -529,19 +531,19 @@ class TestPartials:
         nodes.b.listen(told)
         with b.subscribe("x") as waiter:
             waiter.clear()
-            nodes.a.tell(Partial(7, 3, "", "no text of PostgreSQL's: \0"))
+            nodes.a.tell(Partial(7, 3, Unfinished("", "no text of PostgreSQL's: \0")))
             a.publish(["x"])
             assert await waiter.wait(LONG) is True
-        nodes.a.tell(Partial(7, 3, "", "20%"))
-        await eventually(lambda: told.partials == [Partial(7, 3, "", "20%")], "the next one")
+        nodes.a.tell(Partial(7, 3, Unfinished("", "20%")))
+        await eventually(lambda: told.partials == [Partial(7, 3, Unfinished("", "20%"))], "the next one")
         await a.close()
         await b.close()
 
     async def test_without_others_it_is_told_here(self, nodes: Nodes) -> None:
         told = Recorder()
         nodes.a.listen(told)
-        nodes.a.tell(Partial(7, 3, "", "10%"))
-        assert told.partials == [Partial(7, 3, "", "10%")]
+        nodes.a.tell(Partial(7, 3, Unfinished("", "10%")))
+        assert told.partials == [Partial(7, 3, Unfinished("", "10%"))]
 
 
 class TestFaults:

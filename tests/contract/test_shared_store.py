@@ -17,7 +17,7 @@ from taskserver.encoding import decode_texts
 from taskserver.errors import AppendConflict, BadCredential, StoreUnavailable
 from taskserver.keys import Caller
 from taskserver.model import ApiKey, Outcome, Scope
-from taskserver.partial import Partial
+from taskserver.partial import Partial, Unfinished
 from taskserver.store import SharedStore, Store
 from taskserver.stores import join_store, open_shared_store
 from taskserver.stores.sqlite import hub
@@ -262,7 +262,7 @@ async def test_what_any_tells_all_are_told_behind_the_lines_that_it_follows(
     task = await create(one)
     for number, store in enumerate(stores, 1):
         await store.append("build", lines(f"line {number}"), None, NOW)
-        bar = Partial(task.log, number, "", f"{number}0%")
+        bar = Partial(task.log, number, Unfinished("", f"{number}0%"))
         store.tell(bar)
         for found in told:
             await eventually(lambda found=found, bar=bar: found.partials[-1:] == [bar], "the bar")  # type: ignore[misc]
@@ -275,4 +275,4 @@ async def test_what_any_tells_all_are_told_behind_the_lines_that_it_follows(
 async def test_who_has_lost_the_others_tells_nobody_and_does_not_fail(party: Party, one: Store) -> None:
     await party.shared.close()
     await eventually(lambda: party.lost == [0], "the loss")
-    one.tell(Partial(1, 0, "", "10%"))
+    one.tell(Partial(1, 0, Unfinished("", "10%")))

@@ -18,7 +18,7 @@ from taskserver.errors import (
     TaskServerError,
 )
 from taskserver.model import ApiKey, Outcome, Scope, TaskState
-from taskserver.partial import Partial
+from taskserver.partial import Partial, Unfinished
 from taskserver.store import Appended, Change, Store
 from tests.contract.helpers import NOW, SECOND, SUCCESS, Opener, Recorder, create, finished, lines, texts
 from tests.eventually import eventually
@@ -314,7 +314,7 @@ async def test_what_is_told_is_reported_and_stored_nowhere(store: Store) -> None
     task = await create(store)
     await store.append("build", lines("a"), None, NOW)
     recorder.take()
-    bar = Partial(task.log, 1, "", "50% \u2588 \x1b[0m")
+    bar = Partial(task.log, 1, Unfinished("", "50% \u2588 \x1b[0m"))
     store.tell(bar)
     await eventually(lambda: recorder.partials == [bar], "the report")
     assert recorder.take() == []

@@ -229,3 +229,51 @@ async def test_who_tells_it_hears_of_the_end(tmp_path: Path, ending: web.Respons
         await eventually(lambda: bool(it.cancels) or it.sender.over, "the word")
         sender.cancel()
     assert len(it.cancels) == cancels
+
+
+async def test_a_bar_is_never_worth_a_line(tmp_path: Path) -> None:
+    """To a server that knows nothing of unfinished lines none is told any more."""
+    out, err = LineCutter(Stream.STDOUT), LineCutter(Stream.STDERR)
+    for alone in (True, False):
+        async with sending(
+            tmp_path, ALIVE, refusal(400, 87, "must look like"), appended(0, 1), cutters=[out, err]
+        ) as it:
+            sender = asyncio.create_task(it.sender.send_all())
+            it.write(err, b"\r10%")
+            if alone:
+                await eventually(lambda: len(it.script.bodies) == 2, "the bar")
+            it.write(out, b"a line\n")
+            await eventually(lambda: it.spool.unsent_lines == 0, "the line")
+            assert b"partial" not in it.script.bodies[-1]
+            it.spool.end()
+            await asyncio.wait_for(sender, SECONDS)
+            assert (it.said, it.sender.refused) == ([], False)
+
+
+async def test_while_the_server_is_away_nothing_waits_for_a_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskserver.producer.sender.PARTIAL_RETRY", 0.0)
+    err = LineCutter(Stream.STDERR)
+    async with sending(tmp_path, ALIVE, refusal(503), CUT, appended(0, 0), cutters=[err]) as it:
+        sender = asyncio.create_task(it.sender.send_all())
+        it.write(err, b"\r10%")
+        await eventually(lambda: len(it.script.bodies) >= 3, "the second try")
+        it.write(err, b"\r20%")
+        await it.until_told(b'{"partial":"20%","stream":"stderr"}\n')
+        sender.cancel()
+    assert it.said == [], "no output is being kept for its sake"
+
+
+async def test_behind_a_part_of_what_there_is_no_bar_is_told(tmp_path: Path) -> None:
+    err = LineCutter(Stream.STDERR)
+    async with sending(
+        tmp_path, ALIVE, appended(0, BATCH_LINES), appended(BATCH_LINES, BATCH_LINES + 1), cutters=[err]
+    ) as it:
+        it.spool.write(b'{"text":"x"}\n' * (BATCH_LINES + 1), BATCH_LINES + 1)
+        it.write(err, b"\r10%")
+        sender = asyncio.create_task(it.sender.send_all())
+        await eventually(lambda: it.spool.unsent_lines == 0, "the lines")
+        assert b"partial" not in it.script.bodies[1]
+        assert b"partial" in it.script.bodies[2]
+        sender.cancel()

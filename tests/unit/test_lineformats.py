@@ -10,10 +10,9 @@ from taskserver.api.tasks.lineformats import from_ndjson, from_text
 from taskserver.encoding import decode_texts, split_text
 from taskserver.errors import BadBody, TooLarge
 from taskserver.jsontext import dumps
-from taskserver.model import Stream
+from taskserver.partial import Unfinished
 
 LIMIT = 12  # bytes of a line
-OUT, ERR = Stream.STDOUT, Stream.STDERR
 
 
 @given(st.lists(st.sampled_from(["a", "é", "𝄞", "\n", "\r\n", "aaaaaaaaaaa"])).map("".join))
@@ -36,16 +35,16 @@ def test_what_is_no_utf8_counts_as_what_it_becomes() -> None:
     ("rows", "texts", "unfinished"),
     [
         ([{"text": "a"}], ["a"], None),
-        ([{"partial": "10%"}], [], {OUT: "10%"}),
-        ([{"partial": "10%"}, {"partial": "20%"}], [], {OUT: "20%"}),
-        ([{"partial": "10%", "stream": "stderr"}, {"partial": "b"}], [], {ERR: "10%", OUT: "b"}),
-        ([{"text": "a"}, {"partial": "1%\r10%\r"}, {"partial": ""}], ["a"], {OUT: ""}),
-        ([{"partial": "10%"}, {"text": "a"}], ["a"], {}),
-        ([{"partial": "10%"}, {"text": "a"}, {"partial": "b", "stream": "stderr"}], ["a"], {ERR: "b"}),
+        ([{"partial": "10%"}], [], Unfinished("10%")),
+        ([{"partial": "10%"}, {"partial": "20%"}], [], Unfinished("20%")),
+        ([{"partial": "10%", "stream": "stderr"}, {"partial": "b"}], [], Unfinished("b", "10%")),
+        ([{"text": "a"}, {"partial": "1%\r10%\r"}, {"partial": ""}], ["a"], Unfinished()),
+        ([{"partial": "10%"}, {"text": "a"}], ["a"], Unfinished()),
+        ([{"partial": "10%"}, {"text": "a"}, {"partial": "b", "stream": "stderr"}], ["a"], Unfinished("", "b")),
     ],
 )
 def test_rows_tell_what_is_unfinished_behind_the_last_line(
-    rows: list[dict[str, str]], texts: list[str], unfinished: dict[Stream, str] | None
+    rows: list[dict[str, str]], texts: list[str], unfinished: Unfinished | None
 ) -> None:
     found = from_ndjson(b"\n".join(map(dumps, rows)), LIMIT)
     assert decode_texts(found.lines.payload) == texts
@@ -59,7 +58,8 @@ def test_rows_tell_what_is_unfinished_behind_the_last_line(
         ({"partial": "a", "time": "2026-11-20T19:41:59Z"}, "must look like"),
         ({"partial": 7}, "partial must be a string"),
         ({"partial": None}, "partial must be a string"),
-        ({"partial": "a\nb"}, "holds a newline"),
+        ({"partial": "a\nb"}, "partial holds a newline$"),
+        ({"text": "a\nb"}, "holds a newline; send two lines"),
         ({"partial": "a", "stream": "log"}, "stream must be one of stdout, stderr"),
     ],
 )

@@ -15,13 +15,13 @@ from taskserver import livepartials as module
 from taskserver.config import PARTIAL_BYTES
 from taskserver.livepartials import LivePartials, partial_topic
 from taskserver.model import Task, TaskState
-from taskserver.partial import WINDOW, Partial, shown_of
+from taskserver.partial import WINDOW, Partial, Unfinished, unfinished_text
 from taskserver.store import Change, Store
 from taskserver.streams import NDJSON, SSE, WITH_PARTIALS
 from taskserver.wakeup import LocalWakeup
 
 TASK = Task("build", 7, "ann", "", TaskState.RUNNING, 0, last=3)
-BAR = Partial(7, 3, "", "50%")
+BAR = Partial(7, 3, Unfinished("", "50%"))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,9 @@ BAR = Partial(7, 3, "", "50%")
         (b"10%\r50%\r", "50%"),
         (b"\r10%\r50%\r\r", "50%"),
         (b"10%\r\x1b[32m50%\x1b[0m", "\x1b[32m50%\x1b[0m"),
+        (b"\x1b[32m\r10%\r20%", "\x1b[32m20%"),
+        (b"\x1b[1m\x1b[32m10%\x1b[0m\x1b[31m\r20%", "\x1b[31m20%"),
+        (b"\x1b[32m\x1b[31m" * 10 + b"\r20%", "20%"),
         (b"\r", ""),
         (b"50%\r   \r", ""),
         (b"50%\r\x1b[2K", ""),
@@ -41,22 +44,28 @@ BAR = Partial(7, 3, "", "50%")
         (b"\xff!", "\ufffd!"),
         ("half of an é".encode()[:-1], "half of an "),
         (b"50%\r" + b"x" * 10, "x" * 10),
+        (b"10%\r20%\r" + b"x" * WINDOW, "x" * PARTIAL_BYTES),
+        (b"abc" + b"\r" * 2 * WINDOW, "abc"),
         (b"x" * (WINDOW + 1), "x" * PARTIAL_BYTES),
         (b"begin " + b"x" * WINDOW, "begin " + "x" * (PARTIAL_BYTES - 6)),
         (b"x" * WINDOW + b"\rbar", "bar"),
     ],
 )
 def test_what_stands_of_a_line(rest: bytes, shown: str) -> None:
-    assert shown_of(rest) == shown
-    assert shown_of(bytearray(rest)) == shown
+    assert unfinished_text(rest) == shown
+    assert unfinished_text(bytearray(rest)) == shown
 
 
-@given(st.lists(st.sampled_from([b"a", b"\r", b"\xff", "é".encode(), "𝄞".encode(), b"\0", b"x" * 2000])).map(b"".join))
+@given(
+    st.lists(
+        st.sampled_from([b"a", b"\r", b"\x1b[32m", b"\x1b[0m", b"\xff", "é".encode(), "𝄞".encode(), b"\0", b"x" * 2000])
+    ).map(b"".join)
+)
 def test_it_is_short_and_holds_nothing_that_does_not_get_through(rest: bytes) -> None:
-    shown = shown_of(rest)
+    shown = unfinished_text(rest)
     assert len(shown.encode()) <= PARTIAL_BYTES
     assert not set("\0\n\r") & set(shown)
-    assert shown_of(shown.encode()) == shown, "who is told it may tell it again"
+    assert unfinished_text(shown.encode()) == shown, "who is told it may tell it again"
 
 
 def test_it_stands_behind_the_line_that_it_was_told_behind_and_no_other() -> None:
@@ -82,30 +91,43 @@ async def test_the_one_told_last_is_found_and_its_followers_are_woken(
     partials: LivePartials, wakeup: LocalWakeup
 ) -> None:
     with wakeup.subscribe(partial_topic(TASK.log)) as follower, wakeup.subscribe(partial_topic(8)) as other:
-        partials.tell(TASK, 3, "10%", "")
-        partials.tell(TASK, 3, "20%", "so far")
+        partials.tell(TASK.log, 3, Unfinished("10%", ""))
+        partials.tell(TASK.log, 3, Unfinished("20%", "so far"))
         assert follower.clear() is not None
         assert other.clear() is None
-    assert partials.find(TASK) == Partial(7, 3, "20%", "so far")
+    assert partials.find(TASK) == Partial(7, 3, Unfinished("20%", "so far"))
     assert partials.find(replace(TASK, last=4)) is None
 
 
-async def test_where_nothing_stands_nobody_is_told_of_nothing(partials: LivePartials, wakeup: LocalWakeup) -> None:
+async def test_what_is_told_late_changes_nothing(partials: LivePartials, wakeup: LocalWakeup) -> None:
+    partials.tell(TASK.log, 3, Unfinished("20%"))
     with wakeup.subscribe(partial_topic(TASK.log)) as follower:
-        partials.tell(TASK, 3, "", "")
+        for late in ("10%", ""):
+            partials.tell(TASK.log, 2, Unfinished(late))
         assert follower.clear() is None
-        partials.tell(TASK, 3, "10%", "")
-        assert follower.clear() is not None
-        partials.tell(TASK, 4, "", "")
-        assert follower.clear() is None, "a line has come, so nothing stands any more"
-        partials.tell(TASK, 3, "", "")
-        assert follower.clear() is not None
-    assert partials.find(TASK) is None
+    assert partials.find(TASK) == Partial(7, 3, Unfinished("20%"))
+
+
+async def test_that_nothing_stands_any_more_is_told_by_whoever_hears_it(store: Store, wakeup: LocalWakeup) -> None:
+    forgetful, other = LivePartials(store, wakeup), LivePartials(store, wakeup)
+    store.listen(other.committed)
+    other.tell(TASK.log, 3, Unfinished("20%"))
+    forgetful.tell(TASK.log, 3, Unfinished())
+    assert other.find(TASK) is None
+
+
+async def test_what_stands_no_more_is_forgotten_when_it_is_asked_for(partials: LivePartials) -> None:
+    for later in (replace(TASK, last=4), replace(TASK, state=TaskState.FAILED)):
+        partials.tell(TASK.log, 3, Unfinished("20%"))
+        assert partials.find(replace(TASK, last=2)) is None, "a head that is behind"
+        assert partials.find(TASK) is not None
+        assert partials.find(later) is None
+        assert partials.find(TASK) is None
 
 
 async def test_what_has_ended_is_forgotten(partials: LivePartials) -> None:
     for gone in (Change(replace(TASK, state=TaskState.SUCCESS)), Change(TASK, deleted=True)):
-        partials.tell(TASK, 3, "10%", "")
+        partials.tell(TASK.log, 3, Unfinished("10%", ""))
         partials.committed([Change(TASK)])
         assert partials.find(TASK) is not None
         partials.committed([gone])
@@ -113,19 +135,19 @@ async def test_what_has_ended_is_forgotten(partials: LivePartials) -> None:
 
 
 async def test_memory_is_bounded(partials: LivePartials, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TOTAL_BYTES", 10 * (module.ENTRY_COST + 2 * 100))
+    monkeypatch.setattr(module, "TOTAL_BYTES", 10 * (module.ENTRY_COST + module.CHARACTER * 100))
     tasks = [replace(TASK, log=number) for number in range(20)]
     for task in tasks:
-        partials.tell(task, 3, "x" * 100, "")
-    partials.tell(tasks[10], 3, "y" * 100, "")  # moves, and so stays
-    partials.tell(tasks[0], 3, "x" * 100, "")
+        partials.tell(task.log, 3, Unfinished("x" * 100))
+    partials.tell(10, 3, Unfinished("y" * 100))  # moves, and so stays
+    partials.tell(0, 3, Unfinished("x" * 100))
     assert [task.log for task in tasks if partials.find(task)] == [0, 10, *range(12, 20)]
 
 
 def test_each_format_tells_it_as_it_tells_other_things() -> None:
-    odd = Partial(7, 3, 'say "hi" \u2028', "\x1b[31m50%")
+    odd = Partial(7, 3, Unfinished('say "hi" \u2028', "\x1b[31m50%"))
     for partial, told in [
-        (odd, {"stdout": odd.stdout, "stderr": odd.stderr}),
+        (odd, {"stdout": odd.unfinished.stdout, "stderr": odd.unfinished.stderr}),
         (None, {"stdout": "", "stderr": ""}),
     ]:
         ndjson, sse = WITH_PARTIALS[NDJSON].partial, WITH_PARTIALS[SSE].partial

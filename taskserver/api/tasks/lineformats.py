@@ -12,15 +12,13 @@ from taskserver.encoding import encode_lines, encode_records, encode_text, split
 from taskserver.errors import BadBody, BadJson, TooLarge
 from taskserver.jsontext import parse_time
 from taskserver.model import Lines, Stream, now_us
-from taskserver.partial import shown_of
+from taskserver.partial import Unfinished, unfinished_text
 
 TEXT, NDJSON, JSON = "text/plain", "application/x-ndjson", "application/json"
 LINE_KEYS, PARTIAL_KEYS = {"text", "stream", "time"}, {"partial", "stream"}
 STREAMS = {"stdout": Stream.STDOUT, "stderr": Stream.STDERR}
 MOST_GROWTH = 3  # a byte that is not UTF-8 becomes U+FFFD, which has three
 ROW_GROWTH, ROW_ROOM = 6, 1024  # an NDJSON row has up to six bytes for one (as \u0000), and what is around the text
-
-Unfinished = dict[Stream, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,9 @@ Decode = Callable[[bytes, int], Decoded]
 def from_texts(texts: list[str], limit: int) -> Lines:
     """Lines that came as JSON strings."""
     for number, text in enumerate(texts):
-        _check_text(text, number, limit)
+        _check_length(text, number, limit)
+        if "\n" in text:
+            raise BadBody(f"line {number} of the body holds a newline; send two lines")
     return encode_lines(texts, now_us())
 
 
@@ -64,18 +64,18 @@ def from_ndjson(data: bytes, limit: int) -> Decoded:
     """Rows: lines as ``{"text", "stream"?, "time"?}``, and ``{"partial", "stream"?}``; empty rows count for nothing."""
     now = now_us()
     records: list[tuple[str, int, Stream]] = []
-    unfinished: Unfinished = {}
+    unfinished: dict[str, str] = {}
     partials = False
     for number, row in enumerate(row for row in data.split(b"\n") if row.strip()):
         record = _object(row, number)
         if "partial" in record:
             text, _, stream = _checked(record, "partial", number, now, limit)
-            unfinished[stream] = shown_of(text.encode())
+            unfinished[stream.name.lower()] = unfinished_text(text.encode())
             partials = True
         else:
             records.append(_checked(record, "text", number, now, limit))
             unfinished.clear()
-    return Decoded(encode_records(records), unfinished if partials else None)
+    return Decoded(encode_records(records), Unfinished(**unfinished) if partials else None)
 
 
 def longest_row(decode: Decode, limit: int) -> int:
@@ -101,7 +101,9 @@ def _checked(record: dict[str, Any], key: str, number: int, now: int, limit: int
     text, stream, time = record.get(key), record.get("stream", "stdout"), record.get("time")
     if not isinstance(text, str):
         raise BadBody(f"line {number} of the body: {key} must be a string")
-    _check_text(text, number, limit)
+    _check_length(text, number, limit)
+    if "\n" in text:
+        raise BadBody(f"line {number} of the body: {key} holds a newline" + ("; send two lines" * (key == "text")))
     if stream not in ("stdout", "stderr"):
         raise BadBody(f"line {number} of the body: stream must be one of stdout, stderr")
     try:
@@ -109,12 +111,6 @@ def _checked(record: dict[str, Any], key: str, number: int, now: int, limit: int
     except (ValueError, TypeError) as error:
         raise BadBody(f"line {number} of the body: time {error}") from None
     return text, time_us, STREAMS[stream]
-
-
-def _check_text(text: str, number: int, limit: int) -> None:
-    _check_length(text, number, limit)
-    if "\n" in text:
-        raise BadBody(f"line {number} of the body holds a newline; send two lines")
 
 
 def _check_length(text: str, number: int, limit: int) -> None:

@@ -128,14 +128,15 @@ async def _follow(request: web.Request, encoder: Encoder, task: Task, first: int
             if not begun:
                 yield start + encoder.idle()  # that may be nothing: the headers go out
                 start, begun = b"", True
-            unfinished = core.partials.find(task)
+            unfinished = core.tasks.partials.find(task)
+            tail.shown(unfinished)
             if encoder.partial and (unfinished or again):
                 yield encoder.partial(unfinished)
             again = True
             if core.waits.draining:
                 return
             # What has come since is told to those who wait already.
-            if tail.cursor <= first and core.partials.find(task) == unfinished:
+            if tail.cursor <= first and core.tasks.partials.find(task) == unfinished:
                 await seat.wait(math.inf)
             if seat.ended:
                 return

@@ -13,6 +13,7 @@ from taskserver.jsontext import dumps
 from taskserver.livepartials import partial_topic
 from taskserver.meters import Waiter
 from taskserver.model import Chunk, Task
+from taskserver.partial import Partial
 from taskserver.streams import Encoder, portions
 from taskserver.summaries import TASK_TAIL, task_head
 from taskserver.tasks import end_topic, output_topic
@@ -72,7 +73,7 @@ class Tail(Subject[Told]):
         self._core = core
         self._task = task
         self._encoder = encoder
-        self._unfinished = core.partials.find(task)  # who joins now is told it by its handler
+        self._shown: set[Partial | None] = set()  # what the members may take to be unfinished
 
     async def look(self) -> tuple[Told | None, bool]:
         task = await current(self._core, self._task)
@@ -84,20 +85,22 @@ class Tail(Subject[Told]):
         if portion is not None:
             data = lines_once(self._core, self._encoder, task, portion)
             self.cursor = portion[-1].end
-            self._unfinished = None  # by these lines, for who is told them
+            self._shown = {None}  # by these lines, for who is told them
         over = task.finished and self.cursor == task.last
         if over:
             data += self._encoder.end(task)
         return Told(first, self.cursor, make_part(data, last=over)), over
 
+    def shown(self, partial: Partial | None) -> None:
+        """A member's own handler has told it this, or nothing."""
+        self._shown.add(partial)
+
     def _partial(self, task: Task) -> Told | None:
-        """What is unfinished now, if that is news."""
-        if self._encoder.partial is None:
+        """What is unfinished now, if that is news to somebody."""
+        found = self._core.tasks.partials.find(task)
+        if self._encoder.partial is None or self._shown <= {found}:
             return None
-        found = self._core.partials.find(task)
-        if found == self._unfinished:
-            return None
-        self._unfinished = found
+        self._shown = {found}
         return Told(self.cursor, self.cursor, make_part(self._encoder.partial(found)))
 
     def idle(self) -> Told | None:
@@ -107,7 +110,7 @@ class Tail(Subject[Told]):
 
 def lines_once(core: Services, encoder: Encoder, task: Task, portion: Sequence[Chunk]) -> bytes:
     """Lines in a format, encoded once for all who follow them."""
-    key = (encoder.name, task.log, portion[0].first, portion[-1].end)
+    key = (encoder.lines, task.log, portion[0].first, portion[-1].end)
     return core.encoded.get(key, partial(encoder.lines, portion))
 
 

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from secrets import token_urlsafe
 
-from taskserver.partial import Partial
+from taskserver.partial import Partial, Unfinished
 from taskserver.stores.postgres.connect import APPLICATION_NAME, Address, Connection, Pool, borrowed
 from taskserver.stores.postgres.failures import describe
 from taskserver.stores.postgres.schema import NODES
@@ -205,9 +205,9 @@ def _parts(topics: Iterable[str]) -> Iterator[str]:
 
 
 def _partial_text(partial: Partial) -> str:
-    return SEPARATOR.join(["", str(partial.log), str(partial.last), partial.stdout, partial.stderr])
+    return SEPARATOR.join(["", str(partial.log), str(partial.last), *partial.unfinished])
 
 
 def _partial_of(parts: list[str]) -> Partial:
-    log_number, last, stdout, stderr = parts
-    return Partial(int(log_number), int(last), stdout, stderr)
+    log_number, last, *unfinished = parts
+    return Partial(int(log_number), int(last), Unfinished(*unfinished))

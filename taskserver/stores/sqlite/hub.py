@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, cast
 
 from taskserver.config import MIB
@@ -39,7 +38,7 @@ class HubStore(SqliteStore, SharedStore):
     async def invite(self) -> Invitation:
         ours, theirs = socket.socketpair()
         loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(partial(_Member, self), sock=ours)
+        await loop.create_unix_connection(lambda: _Member(self), sock=ours)
         link = theirs.detach()
         return Invitation(f"sqlite:///{self._path}", link, (link, self._count.descriptor))
 

@@ -61,8 +61,10 @@ export class Pages {
    * It is known from the beginning of the pages that are here without a gap; before them it is taken to be plain.
    */
   styleAt(n) {
-    const page = this.pages.get(Math.floor(n / PAGE));
-    return page ? this.#styles(page, n % PAGE)[n % PAGE] : PLAIN;
+    const begun = this.pages.get(Math.floor(n / PAGE));
+    const page = begun ?? (n % PAGE ? null : this.pages.get(n / PAGE - 1)); // at the end of all lines there may be none yet
+    const at = page ? n - page.number * PAGE : 0;
+    return page && at <= page.lines.length ? this.#styles(page, at)[at] : PLAIN;
   }
 
   /** A page's styles, each line's at its beginning, up to the line `upto`. */

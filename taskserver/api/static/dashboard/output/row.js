@@ -18,7 +18,7 @@ const UNITS = ["B", "KB", "MB"];
  */
 export function drawRow(n, row, { line, style, mark, selected, current }) {
   row ??= h("div", { "data-n": n });
-  if (stands(row, [line, style, mark, selected, current])) return row;
+  if (stands(row, ["line", line, style, mark, selected, current])) return row;
   row.className = ["row", line?.stderr && "stderr", !line && "coming", selected && "selected", current && "current"]
     .filter(Boolean)
     .join(" ");
@@ -31,33 +31,33 @@ export function drawRow(n, row, { line, style, mark, selected, current }) {
     return row;
   }
   const iso = Number.isNaN(line.time) ? "" : new Date(line.time).toISOString();
-  row.append(h("time", { datetime: iso, title: iso }, iso && clock(line.time)), drawText(line, style, mark));
+  row.append(h("time", { class: "time", datetime: iso, title: iso }, iso && clock(line.time)), drawText(line, style, mark));
   if (line.cut) row.append(h("button", { type: "button", class: "show-all" }, `show all ${size(line.cut)}`));
   return row;
 }
 
 /**
- * Fill `row` (make one if there is none) with a line that is not finished, behind the last line `n - 1`: it can change,
- * and has no number yet.
+ * Fill `row` (make one if there is none) with a line that has no end yet and stands where line `n` would: it can change,
+ * and has no number.
  */
-export function drawUnfinished(n, row, { line, style }) {
+export function drawUnfinished(n, row, { line, style, mark }) {
   row ??= h("div", { "data-n": n });
-  if (stands(row, [line, style])) return row;
+  if (stands(row, ["unfinished", line, style, mark])) return row;
   row.className = line.stderr ? "row unfinished stderr" : "row unfinished";
   row.replaceChildren(
-    h("span", { class: "number", title: "This line is not finished" }, "…"),
+    h("span", { class: "number" }, "…", h("span", { class: "unseen" }, "unfinished line")),
     h("span", { class: "stream" }, line.stderr ? "err" : ""),
-    h("time", {}),
-    drawText(line, style, null),
+    h("span", { class: "time" }),
+    drawText(line, style, mark),
   );
   return row;
 }
 
-/** Whether exactly this stands in a row. If not, it is noted, since it is drawn now. */
-function stands(row, now) {
+/** Whether exactly these values stand in a row. If not, they are noted, since the row is about to be drawn anew. */
+function stands(row, values) {
   const before = DRAWN.get(row);
-  if (before?.length === now.length && before.every((value, at) => value === now[at])) return true;
-  DRAWN.set(row, now);
+  if (before?.length === values.length && before.every((value, at) => value === values[at])) return true;
+  DRAWN.set(row, values);
   return false;
 }
 

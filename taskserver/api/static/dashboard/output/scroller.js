@@ -25,12 +25,14 @@ export class Scroller {
     this.end = 0; // behind the last row on the screen
     this.following = false; // stays at the end when rows are added
     this.held = false; // stays where it is, even if that happens to be the end
+    this.moved = false; // by the reader, since it was drawn last
     this.uniform = true; // every row is as high as a line
     this.wide = true; // rows may be wider than the screen
     this.lineHeight = 20;
     this.rows = new Map();
     this.stale = new Set(); // rows to be drawn anew
     this.width = 0;
+    this.canvasHeight = 0;
     this.barAt = 0;
     this.canvas = document.createElement("div");
     this.layer = document.createElement("div");
@@ -58,10 +60,14 @@ export class Scroller {
     return Math.max(1, Math.floor(this.frame.clientHeight / this.lineHeight));
   }
 
-  /** There are so many rows now. */
+  /** There are so many rows now; they may also be fewer. */
   setTotal(total) {
     if (total === this.total) return;
     this.total = total;
+    if (this.top >= total) {
+      this.top = Math.max(0, total - 1);
+      this.offset = 0;
+    }
     this.render();
   }
 
@@ -74,7 +80,7 @@ export class Scroller {
   /** The same for rows from `first` on. */
   refreshFrom(first) {
     for (const n of this.rows.keys()) if (n >= first) this.stale.add(n);
-    this.render();
+    if (this.stale.size) this.render();
   }
 
   /** Show a row at the top of the screen, or `before` lines below it. */
@@ -96,6 +102,7 @@ export class Scroller {
 
   showStart() {
     this.following = this.held = false;
+    this.moved = true;
     this.top = this.offset = 0;
     this.settle = true;
     this.render();
@@ -112,6 +119,7 @@ export class Scroller {
   scrollLines(lines) {
     if (lines < 0) this.following = false;
     this.held = false;
+    this.moved = true;
     this.offset += lines * this.lineHeight;
     this.settle = true;
     this.render();
@@ -134,6 +142,7 @@ export class Scroller {
     this.lineHeight = parseFloat(getComputedStyle(this.list).lineHeight) || this.lineHeight;
     if (this.following) this.#placeEnd(height);
     else this.#place(height);
+    this.moved = false;
     this.list.style.transform = `translateY(${-this.offset}px)`;
     this.#setWidth();
     this.#setBar(height);
@@ -152,7 +161,8 @@ export class Scroller {
     y = Math.max(0, y);
     let left = heights.reduce((sum, one) => sum + one, 0) - y; // from the top of the screen to the last of these rows
     if (first + heights.length === this.total && left <= height + AT_END) {
-      this.following = !this.held;
+      // Rows that have left or shrunk bring the end onto the screen too, but not the reader to the end.
+      this.following = this.moved && !this.held;
       this.#placeEnd(height);
       return;
     }
@@ -245,7 +255,10 @@ export class Scroller {
   }
 
   #setBar(height) {
-    this.canvas.style.height = `${Math.max(height, Math.min(this.total * this.lineHeight, HIGHEST))}px`;
+    const canvas = Math.max(height, Math.min(this.total * this.lineHeight, HIGHEST));
+    this.canvas.style.height = `${canvas}px`;
+    if (canvas < this.canvasHeight) this.barAt = Math.min(this.barAt, this.frame.scrollTop); // the browser's doing
+    this.canvasHeight = canvas;
     if (this.#exact || this.settle || this.following) this.#setBarNow(height);
     else {
       clearTimeout(this.resting);
@@ -272,6 +285,7 @@ export class Scroller {
     const travel = this.#travel(height);
     this.barAt = now;
     this.following = this.held = false;
+    this.moved = true;
     if (this.#exact) {
       this.top = Math.min(Math.floor(now / this.lineHeight), Math.max(0, this.total - 1));
       this.offset = now - this.top * this.lineHeight;

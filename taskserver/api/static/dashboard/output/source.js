@@ -77,10 +77,11 @@ export class Source {
   /**
    * Follow the output from `first` on until the task has ended; come back whenever the connection breaks.
    *
-   * `onLines([[n, line]])` gets each line once and in order, `onPartial([line])` the lines that are unfinished now (until
-   * the next line comes: then there are none), `onConnection` "live", "reconnecting" or "caught-up". Resolves when all is told. Rejects with Refused, or an AbortError.
+   * `onLines([[n, line]])` gets each line once and in order, `onUnfinished([line])` the lines that have no end yet (with
+   * the next line they are no more, unless they are told again), `onConnection` "live", "reconnecting" or "caught-up".
+   * Resolves when all is told. Rejects with Refused, or an AbortError.
    */
-  async follow(first, signal, { onLines, onPartial, onConnection }) {
+  async follow(first, signal, { onLines, onUnfinished, onConnection }) {
     let cursor = first;
     let pause = FIRST_PAUSE;
     let lost = false;
@@ -88,37 +89,40 @@ export class Source {
       try {
         const goal = await this.#json(`${this.output}?tail=0`, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT)]));
         const broken = new AbortController();
-        const response = await ask(`${this.output}?format=ndjson&follow=true&partial=true&first=${cursor}`, AbortSignal.any([signal, broken.signal]));
+        const url = `${this.output}?format=ndjson&follow=true&partial=true&first=${cursor}`;
+        const response = await ask(url, AbortSignal.any([signal, broken.signal]));
         const tell = () => {
           if (lost && cursor < goal.last) return;
           onConnection(lost ? "caught-up" : "live");
           lost = false;
         };
         if (lost || cursor === first) tell();
-        onPartial([]); // what there is, is told again
         for await (const records of this.#watched(response, () => cursor, broken)) {
           const lines = [];
-          let partial = null;
+          let unfinished = null;
+          let ended = false;
           for (const record of records) {
             if (record.partial !== undefined) {
-              partial = unfinished(record.partial);
+              unfinished = drafts(record.partial);
             } else if (record.text !== undefined) {
               lines.push([record.n, kept(record)]);
               cursor = record.n + 1;
-              partial = null;
+              unfinished = null;
             } else {
-              onLines(lines);
-              return;
+              ended = true;
             }
           }
-          onLines(lines);
-          if (partial) onPartial(partial);
+          if (lines.length) onLines(lines);
+          if (ended) return;
+          if (unfinished) onUnfinished(unfinished);
           pause = FIRST_PAUSE;
           if (lost) tell();
         }
       } catch (error) {
         signal.throwIfAborted();
         if (error instanceof Refused) throw error;
+      } finally {
+        onUnfinished([]); // who comes back is told anew
       }
       // Ended without its last object, or not even begun: broken off.
       if (!lost) onConnection("reconnecting");
@@ -175,8 +179,8 @@ const kept = (record) => ({
   time: Date.parse(record.time),
 });
 
-/** The streams' unfinished lines as they are shown. */
-const unfinished = ({ stdout, stderr }) =>
+/** The streams' unfinished lines, as lines. */
+const drafts = ({ stdout, stderr }) =>
   [kept({ text: stdout, stream: "stdout" }), kept({ text: stderr, stream: "stderr" })].filter((line) => line.text);
 
 /** The objects of an NDJSON answer, those together that came together. */

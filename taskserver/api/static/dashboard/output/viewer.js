@@ -14,6 +14,7 @@ import { Scroller } from "./scroller.js";
 import { SearchBar, toggle } from "./searchbar.js";
 import { Refused, Source } from "./source.js";
 import { showAll } from "./text.js";
+import { Unfinished } from "./unfinished.js";
 import { Watcher } from "./watcher.js";
 
 const MOST_WHOLE = 8; // cut lines that are shown as a whole at the same time
@@ -39,7 +40,7 @@ class Viewer {
     this.source = new Source(base, id);
     this.pages = new Pages();
     this.total = task.last;
-    this.unfinished = []; // lines without an end, such as progress bars that move
+    this.unfinished = new Unfinished(() => this.#redrawEnd());
     this.seen = task.last; // how many lines there were when the reader was last at the end
     this.range = null;
     this.current = null; // the match that was gone to
@@ -70,6 +71,7 @@ class Viewer {
     this.closing.abort();
     this.loader.close();
     this.searchBar.close();
+    this.unfinished.close();
     this.scroller.close();
   }
 
@@ -129,8 +131,8 @@ class Viewer {
 
   #draw(n, row) {
     if (n >= this.total) {
-      const style = this.pages.get(this.total - 1) ? this.pages.styleAt(this.total) : PLAIN;
-      return drawUnfinished(n, row, { line: this.unfinished[n - this.total], style });
+      const line = this.unfinished.lines[n - this.total];
+      return drawUnfinished(n, row, { line, style: this.pages.styleAt(this.total), mark: this.mark });
     }
     const line = this.pages.get(n);
     return drawRow(n, row, {
@@ -147,14 +149,15 @@ class Viewer {
     const { top, end, following } = this.scroller;
     if (following) this.seen = this.total;
     const unseen = this.total - this.seen;
-    this.newLines.hidden = following || unseen <= 0;
-    if (!this.newLines.hidden) setText(this.newLines, `${plural(unseen, "new line")} ↓`);
+    const beyond = end <= this.total && this.unfinished.lines.length > 0;
+    this.newLines.hidden = following || (unseen <= 0 && !beyond);
+    if (!this.newLines.hidden) setText(this.newLines, `${unseen > 0 ? plural(unseen, "new line") : "unfinished line"} ↓`);
     this.frame.style.setProperty("--digits", String(this.total).length);
     this.loader.want(top, Math.max(end, top + this.scroller.screenful), this.total);
   }
 
   #show() {
-    this.empty.hidden = this.total + this.unfinished.length > 0;
+    this.empty.hidden = this.total + this.unfinished.lines.length > 0;
     if (!this.total) setText(this.empty, this.task.finished ? "This task has printed nothing." : "No output yet.");
   }
 
@@ -178,46 +181,44 @@ class Viewer {
   // --- what comes ------------------------------------------------------------------
 
   async #watch() {
-    const { signal } = this.closing;
-    const watcher = new Watcher(this.source, this.task, signal, {
+    const watcher = new Watcher(this.source, this.task, this.closing.signal, {
       onLines: (lines) => this.#came(lines),
-      onPartial: (partial) => this.#drawing(partial),
-      onConnection: (state) => this.#connection(state),
-      onTask: (task) => this.#told(task),
-      onGrown: (last) => {
-        this.#grow(last);
-        this.searchBar.grown();
+      onUnfinished: (lines) => {
+        this.unfinished.set(lines);
+        this.#redrawEnd();
       },
+      onConnection: (state) => this.#connection(state),
+      onTask: (task) => this.#setTask(task),
+      onGrown: () => this.searchBar.grown(),
+      onMissed: (last) => this.#grow(last), // the lines are fetched when they are looked at
       onRefused: (error) => this.#failed(error),
     });
     try {
       // From the beginning of a page, so that none is left with a gap before what comes.
-      await watcher.watch(() => Math.max(0, Math.floor((this.total - 1) / PAGE)) * PAGE);
-      this.#drawing([]);
-      this.#grow(this.task.last);
+      const ended = await watcher.watch(() => Math.max(0, Math.floor((this.total - 1) / PAGE)) * PAGE);
+      this.#grow(ended.last);
       this.searchBar.grown();
       this.#show();
-      announce(`The task has ended: ${this.task.state}.`);
+      announce(`The task has ended: ${ended.state}.`);
     } catch (error) {
       this.#failed(error);
     }
   }
 
-  #told(task) {
+  #setTask(task) {
     this.task = task;
     this.onTask(task);
   }
 
   #came(lines) {
     for (const [n, line] of lines) this.pages.put(n, line);
-    this.unfinished = []; // what is, now, is told behind them
+    this.unfinished.pass(lines.map(([, line]) => line));
     this.scroller.refreshFrom(lines[0][0]);
     this.#grow(lines.at(-1)[0] + 1);
   }
 
-  /** These lines are unfinished: they stand in rows of their own behind the last line. */
-  #drawing(unfinished) {
-    this.unfinished = unfinished;
+  /** Other lines are unfinished: they stand in rows of their own behind the last line. */
+  #redrawEnd() {
     this.scroller.refreshFrom(this.total);
     this.#grow(this.total);
     this.#show();
@@ -230,7 +231,7 @@ class Viewer {
       this.copyButton.mark(this.range, total);
       this.#show();
     }
-    this.scroller.setTotal(this.total + this.unfinished.length);
+    this.scroller.setTotal(this.total + this.unfinished.lines.length);
     this.#moved();
   }
 

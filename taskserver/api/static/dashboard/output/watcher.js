@@ -6,50 +6,60 @@ import { Refused } from "./source.js";
 
 const GLANCE = 5000; // milliseconds between two looks at a task that runs: its state may change without a line
 const RETRY = 1000; // milliseconds before the end is asked for again
-const TELL = 250; // milliseconds between two words to the page about how the task grows
+const NEWS = 250; // milliseconds between two words to the page about what has come
 
 export class Watcher {
   /**
-   * `onLines`, `onPartial` and `onConnection` are as in `Source.follow`; `onTask(task)` is told when the task has
-   * changed, `onGrown(last)` now and then how many lines it has, `onRefused(error)` when the server refuses an answer.
+   * `onLines`, `onUnfinished` and `onConnection` are as in `Source.follow`. `onTask(task)` is told when the task has
+   * changed, `onGrown()` now and then when there are more lines, `onMissed(last)` that there are so many lines, which
+   * came while nobody looked, and `onRefused(error)` when the server refuses an answer.
    */
-  constructor(source, task, signal, tell) {
+  constructor(source, task, signal, on) {
     this.source = source;
     this.task = task;
+    this.last = task.last;
     this.signal = signal;
-    this.tell = tell;
-    signal.addEventListener("abort", () => clearTimeout(this.telling));
+    this.on = on;
+    this.news = 0; // a timer
+    this.glancing = 0;
+    signal.addEventListener("abort", () => this.#rest());
   }
 
-  /** Watch; `first()` is the line from which on lines are wanted now. Resolves at the end, rejects as `Source.follow`. */
+  /** Watch; `first()` is the line from which on lines are wanted now. The task when it has ended. */
   async watch(first) {
-    const glancing = setInterval(() => this.#refresh(), GLANCE);
-    this.signal.addEventListener("abort", () => clearInterval(glancing));
+    this.glancing = setInterval(() => this.#refresh(), GLANCE);
     while (!(await this.#followInSight(first()))) {
       await backInSight(this.signal);
-      // Lines that came meanwhile are fetched when they are looked at.
       await this.#refresh();
-      this.tell.onGrown(this.task.last);
+      this.on.onMissed(this.last);
     }
-    clearInterval(glancing);
+    this.#rest();
     while (!this.task.finished) {
       await this.#refresh();
       if (!this.task.finished) await sleep(RETRY, this.signal); // the answer that tells the end got lost
     }
+    return this.task;
+  }
+
+  #rest() {
+    clearInterval(this.glancing);
+    clearTimeout(this.news);
   }
 
   /** Follow until the task has ended, or nobody looks: then it is false. */
   async #followInSight(first) {
-    const { onLines, onPartial, onConnection } = this.tell;
+    const { onLines, onUnfinished, onConnection } = this.on;
     const sight = outOfSight();
     try {
       await this.source.follow(first, AbortSignal.any([this.signal, sight.signal]), {
         onLines: (lines) => {
-          if (!lines.length) return;
           onLines(lines);
-          this.#grown(lines.at(-1)[0] + 1);
+          this.#tell(lines.at(-1)[0] + 1);
         },
-        onPartial,
+        onUnfinished: (lines) => {
+          onUnfinished(lines);
+          if (lines.length) this.#tell(this.last);
+        },
         onConnection,
       });
       return true;
@@ -61,15 +71,17 @@ export class Watcher {
     }
   }
 
-  #grown(last) {
-    this.last = last;
-    if (this.telling) return;
-    this.telling = setTimeout(async () => {
-      this.telling = 0;
-      this.tell.onGrown(this.last);
+  /** Tell the page, now and then, that there are `last` lines, or more, and that its task is not queued any more. */
+  #tell(last) {
+    const grown = last > this.last;
+    this.last = Math.max(this.last, last);
+    if (this.news || (!grown && this.task.state !== "queued")) return;
+    this.news = setTimeout(async () => {
+      this.news = 0;
+      this.on.onGrown();
       if (this.task.state === "queued") await this.#refresh();
-      else this.tell.onTask({ ...this.task, last: this.last });
-    }, TELL);
+      else this.on.onTask({ ...this.task, last: this.last });
+    }, NEWS);
   }
 
   async #refresh() {
@@ -77,9 +89,10 @@ export class Watcher {
       const found = await this.source.state(this.signal);
       if (this.task.finished) return; // asked before, answered after the end
       this.task = found;
-      this.tell.onTask(found);
+      this.last = Math.max(this.last, found.last);
+      this.on.onTask(found);
     } catch (error) {
-      if (error instanceof Refused) this.tell.onRefused(error);
+      if (error instanceof Refused) this.on.onRefused(error);
     }
   }
 }
