@@ -163,7 +163,7 @@ class Sender:
                 self._is_full(error, batch)
                 return
             if unfinished and error.status == HTTPStatus.BAD_REQUEST:
-                self._cutters = ()  # a server that knows nothing of unfinished lines: no line is lost for their sake
+                self._tell_no_more()  # it knows nothing of unfinished lines: no line is lost for their sake
                 return
             if error.code != APPEND_CONFLICT:
                 self._refuse(error)
@@ -197,11 +197,15 @@ class Sender:
             elif is_away(error):
                 self._tell_at += error.retry_after or PARTIAL_RETRY
             else:
-                self._cutters = ()  # it will not be told here
+                self._tell_no_more()
         else:
             self._told, self.heard_at = unfinished, time.monotonic()
             if done.cancel_requested:
                 self._on_cancel()
+
+    def _tell_no_more(self) -> None:
+        """The server wants to hear nothing of what is unfinished."""
+        self._cutters, self._told = (), b""
 
     def _unfinished(self, time_us: int | None) -> bytes:
         """What stands behind the spool's last line; see ``LineCutter.partial``."""

@@ -87,8 +87,7 @@ class LiveBody:
         finally:
             news = self._behind.last_word(complete=complete)
             if news is not None:
-                with suppress(TaskServerError):  # the task is gone, or cannot be looked at: a bar is not worth more
-                    await self._tell(news)
+                await self._tell(news)
         return Appended(begun.first, self._done.last, self._done.cancel_requested)
 
     async def _take(self, data: bytes, counted: bool) -> None:
@@ -141,10 +140,11 @@ class LiveBody:
         return max(0.0, min(self._look_at, self._renew_at, self._behind.due_at) - self._clock())
 
     async def _tell(self, news: Unfinished) -> None:
-        # Behind the task's last line as it is now: it may be somebody else's.
-        task = await self._tasks.head(self._task_id)
-        if task.log == self._log and not task.finished:
-            self._tasks.partials.tell(task.log, task.last, news)
+        with suppress(TaskServerError):  # the task is gone, or cannot be looked at: for a bar no body is refused
+            # Behind the task's last line as it is now: it may be somebody else's.
+            task = await self._tasks.head(self._task_id)
+            if task.log == self._log and not task.finished:
+                self._tasks.partials.tell(task.log, task.last, news)
 
 
 class _Behind:
