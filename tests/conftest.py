@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,13 @@ NewServer = Callable[..., Server]
 
 # For main journeys, races and kills: one process, several that act as one, and a node on PostgreSQL.
 every_way_to_serve = pytest.mark.parametrize("serving", ["alone", "workers", "postgres"])
+
+
+def pytest_configure() -> None:
+    # Who is started behind a shell's `&` ignores these, and so would all that the tests start.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -127,6 +127,7 @@ class _Run:
             return end
         finally:
             if self._terminal is not None:
+                self._loop.remove_signal_handler(signal.SIGWINCH)
                 self._terminal.close()
                 self._terminal = None
 
@@ -134,9 +135,11 @@ class _Run:
         if not self._options.pty:
             return start_on_pipes(self._command)
         self._terminal = terminal = Terminal()
+        # Before the command can look at the size; what changed meanwhile is copied once more.
+        self._loop.add_signal_handler(signal.SIGWINCH, terminal.copy_size)
+        terminal.copy_size()
         process = start_on_terminal(self._command, terminal)
         terminal.start_input()
-        self._loop.add_signal_handler(signal.SIGWINCH, terminal.copy_size)
         return process
 
     def _pump(self, source: Source, stop: Stop) -> asyncio.Future[None]:
@@ -196,7 +199,7 @@ class _Run:
         try:
             yield
         finally:
-            for number in (*numbers, signal.SIGWINCH):
+            for number in numbers:
                 self._loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:

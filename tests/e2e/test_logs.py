@@ -26,7 +26,7 @@ from taskserver.tasks import Tasks
 async def fail(words):
     raise KeyError(words)
 
-async def append(self, caller, task_id, lines, first=None, *, closing=False):
+async def append(self, caller, task_id, lines, first=None, **_):
     asyncio.ensure_future(fail(lines.payload))
     await asyncio.sleep(0)
     gc.collect()
