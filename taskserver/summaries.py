@@ -42,8 +42,8 @@ def _place_summary(place: Place | None) -> dict[str, Any] | None:
     }
 
 
-def run_summary(run: Run) -> dict[str, Any]:
-    """A run as our own API tells it; the claim is between the server and its claimant."""
+def run_head(run: Run) -> dict[str, Any]:
+    """What our own API tells of a run first, wherever it stands."""
     return {
         "id": str(run.id),
         "dag_id": run.dag_id,
@@ -51,6 +51,13 @@ def run_summary(run: Run) -> dict[str, Any]:
         "state": run.state.value,
         "finished": run.finished,
         "error": run.error,
+    }
+
+
+def run_summary(run: Run) -> dict[str, Any]:
+    """A run as our own API tells it; the claim is between the server and its claimant."""
+    return {
+        **run_head(run),
         "conf": orjson.Fragment(run.conf),
         "metadata": None if run.metadata is None else orjson.Fragment(run.metadata),
         "tag": run.tag,

@@ -28,6 +28,7 @@ from taskserver.model import Outcome, TaskState
 from taskserver.partial import Partial, Unfinished
 from taskserver.store import Appended, Store
 from taskserver.stores import open_store
+from taskserver.wakeup import Wakeup
 from tests.contract.helpers import NOW, SECOND, SUCCESS, Recorder, chunks, create, finished, lines, numbered, texts
 from tests.contract.run_helpers import add_task, claim, events, register, trigger
 from tests.eventually import LIMIT, eventually
@@ -38,6 +39,7 @@ pytest.importorskip("asyncpg")
 LONG = 20.0  # seconds; a wake-up that comes ends the wait long before
 
 T = TypeVar("T")
+Wakeups = tuple[Wakeup, Wakeup]
 
 
 @dataclass
@@ -71,6 +73,15 @@ async def nodes(url: str) -> AsyncIterator[Nodes]:
     await a.close()
     await b.close()
     await operator.close()
+
+
+@pytest.fixture
+async def wakeups(nodes: Nodes) -> AsyncIterator[Wakeups]:
+    """The nodes' wake-ups, which hear each other."""
+    a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
+    yield a, b
+    await a.close()
+    await b.close()
 
 
 async def insisting(call: Callable[[], Awaitable[T]]) -> T:
@@ -438,19 +449,17 @@ class TestTwoNodes:
 
 
 class TestWakeups:
-    async def test_one_node_wakes_the_others_waiters(self, nodes: Nodes) -> None:
-        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
+    async def test_one_node_wakes_the_others_waiters(self, wakeups: Wakeups) -> None:
+        a, b = wakeups
         with b.subscribe("output:build", "key:x") as waiter, b.subscribe("other") as other:
             waiter.clear()
             other.clear()
             a.publish(["output:build", "end:build"])
             assert await waiter.wait(LONG) is True
             assert await other.wait(0.05) is False
-        await a.close()
-        await b.close()
 
-    async def test_thousands_of_topics_are_told(self, nodes: Nodes) -> None:
-        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
+    async def test_thousands_of_topics_are_told(self, wakeups: Wakeups) -> None:
+        a, b = wakeups
         topics = [f"output:{'long' * 16}{number}" for number in range(3000)]
         with b.subscribe(topics[0]) as first, b.subscribe(topics[-1]) as last:
             first.clear()
@@ -458,21 +467,18 @@ class TestWakeups:
             a.publish(topics)
             assert await first.wait(LONG) is True
             assert await last.wait(LONG) is True
-        await a.close()
-        await b.close()
 
-    async def test_what_was_published_before_the_close_is_told(self, nodes: Nodes) -> None:
-        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
+    async def test_what_was_published_before_the_close_is_told(self, wakeups: Wakeups) -> None:
+        a, b = wakeups
         with b.subscribe("x") as waiter:
             waiter.clear()
             for _ in range(3):
                 a.publish(["x"])
             await a.close()
             assert await waiter.wait(LONG) is True
-        await b.close()
 
-    async def test_a_listening_connection_that_was_cut_comes_back(self, nodes: Nodes) -> None:
-        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
+    async def test_a_listening_connection_that_was_cut_comes_back(self, nodes: Nodes, wakeups: Wakeups) -> None:
+        a, b = wakeups
         with b.subscribe("x") as waiter:
             waiter.clear()
             await nodes.cut("application_name LIKE '% listening'")
@@ -480,23 +486,19 @@ class TestWakeups:
             waiter.clear()
             a.publish(["x"])
             assert await waiter.wait(LONG) is True
-        await a.close()
-        await b.close()
 
-    async def test_what_could_not_be_told_is_told_later(self, nodes: Nodes) -> None:
-        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
+    async def test_what_could_not_be_told_is_told_later(self, nodes: Nodes, wakeups: Wakeups) -> None:
+        a, b = wakeups
         with b.subscribe("x") as waiter:
             await nodes.cut("application_name NOT LIKE '% listening'")
             waiter.clear()
             a.publish(["x"])
             assert await waiter.wait(LONG) is True
-        await a.close()
-        await b.close()
 
 
 class TestPartials:
+    @pytest.mark.usefixtures("wakeups")
     async def test_one_node_tells_the_others_as_long_as_it_may_be(self, nodes: Nodes) -> None:
-        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
         told = [Recorder(), Recorder()]
         nodes.a.listen(told[0])
         nodes.b.listen(told[1])
@@ -509,11 +511,9 @@ class TestPartials:
             nodes.a.tell(bar)
             await eventually(lambda bar=bar: told[1].partials[-1:] == [bar], "the bar")  # type: ignore[misc]
         assert told[0].partials == told[1].partials == bars, "each once"
-        await a.close()
-        await b.close()
 
+    @pytest.mark.usefixtures("wakeups")
     async def test_of_many_movements_the_last_is_told(self, nodes: Nodes) -> None:
-        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
         told = Recorder()
         nodes.b.listen(told)
         for number in range(1000):
@@ -522,11 +522,9 @@ class TestPartials:
             lambda: {bar.unfinished.stderr for bar in told.partials[-2:]} == {"998", "999"}, "the last ones"
         )
         assert len(told.partials) < 100
-        await a.close()
-        await b.close()
 
-    async def test_what_cannot_be_told_is_lost_and_no_wakeup_with_it(self, nodes: Nodes) -> None:
-        a, b = await nodes.a.open_wakeup(), await nodes.b.open_wakeup()
+    async def test_what_cannot_be_told_is_lost_and_no_wakeup_with_it(self, nodes: Nodes, wakeups: Wakeups) -> None:
+        a, b = wakeups
         told = Recorder()
         nodes.b.listen(told)
         with b.subscribe("x") as waiter:
@@ -536,8 +534,6 @@ class TestPartials:
             assert await waiter.wait(LONG) is True
         nodes.a.tell(Partial(7, 3, Unfinished("", "20%")))
         await eventually(lambda: told.partials == [Partial(7, 3, Unfinished("", "20%"))], "the next one")
-        await a.close()
-        await b.close()
 
     async def test_without_others_it_is_told_here(self, nodes: Nodes) -> None:
         told = Recorder()

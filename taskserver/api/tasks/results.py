@@ -11,6 +11,7 @@ from taskserver.api.tasks.prefer import preference_applied, preferred_wait
 from taskserver.api.tasks.run_schemas import ResultQuery
 from taskserver.dagmodel import Run
 from taskserver.jsontext import dumps
+from taskserver.summaries import run_head
 from taskserver.web.context import caller, services
 from taskserver.web.prepared import Prepared
 
@@ -31,13 +32,4 @@ async def answer_result(request: web.Request, run: Run, wait: int | None) -> web
     status = HTTPStatus.OK if run.finished else HTTPStatus.ACCEPTED
     if not run.finished:
         headers["Location"] = f"{request.path[: request.path.index('/v1/')]}/v1/runs/{run.id}/result"
-    shown = {
-        "id": str(run.id),
-        "dag_id": run.dag_id,
-        "run_id": run.run_id,
-        "state": run.state.value,
-        "finished": run.finished,
-        "error": run.error,
-        "results": results,
-    }
-    return Prepared(make_head(headers, status), dumps(shown))
+    return Prepared(make_head(headers, status), dumps({**run_head(run), "results": results}))
