@@ -15,12 +15,12 @@ from pathlib import Path
 
 from taskserver.model import Stream
 from taskserver.producer import exec_in_terminal
+from taskserver.producer.echo import STDERR, STDOUT
 from taskserver.producer.pump import PIPE_BYTES
 from taskserver.producer.terminal import Terminal
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell reports
 SIGNAL_BASE = 128  # a shell reports 128 + n of what signal n has ended
-STDOUT, STDERR = 1, 2
 
 
 class CannotStart(Exception):

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 
 from taskserver.config import KIB, MIB
+from taskserver.producer.echo import Echo
 
 READ_BYTES = 256 * KIB
 PIPE_BYTES = 1 * MIB  # as much as a pipe can hold without privileges: what may be left in it at the end
@@ -46,14 +47,14 @@ class Pump(threading.Thread):
     def __init__(
         self,
         source: int,
-        echo: int | None,
+        echo: Echo | None,
         sink: Callable[[bytes], None],
         stop: Stop,
         done: Callable[[], None],
         warn: Callable[[str], None],
     ) -> None:
         # A daemon: an echo that nobody reads must not keep the process alive.
-        super().__init__(name=f"pump-{echo}", daemon=True)
+        super().__init__(name=f"pump-{source}", daemon=True)
         self._source = source
         self._echo = echo
         self._sink = sink
@@ -102,7 +103,7 @@ class Pump(threading.Thread):
         if self._echo is None:
             return True
         try:
-            write_all(self._echo, data)
+            self._echo.write(data)
         except BrokenPipeError:
             self.reader_left = True
             return False
@@ -110,13 +111,3 @@ class Pump(threading.Thread):
             self._warn(f"cannot echo the command's output any more: {error.strerror}")
             self._echo = None
         return True
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write everything, also to what somebody else has made non-blocking. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            select.select([], [fd], [])

@@ -15,6 +15,7 @@ from taskserver.client import TaskClient
 from taskserver.config import MIB
 from taskserver.model import now_us
 from taskserver.producer.advice import Left, advice
+from taskserver.producer.echo import STDERR, standard_echoes
 from taskserver.producer.lines import LineCutter
 from taskserver.producer.process import CannotStart, Exit, Process, Source, start_on_pipes, start_on_terminal
 from taskserver.producer.pump import Pump, Stop
@@ -73,6 +74,7 @@ class _Run:
         self._command = command
         self._options = options
         self._tell = say
+        self._echoes = standard_echoes()
         self._loop = asyncio.get_running_loop()
         self._spool = Spool(options.spool_folder, options.spool_limit, self._wake, self._say)
         self._sender: Sender
@@ -163,7 +165,7 @@ class _Run:
             with contextlib.suppress(RuntimeError):  # given up on: there is no loop any more
                 self._loop.call_soon_threadsafe(self._pump_ended, pump, ended)
 
-        pump = Pump(source.fd, source.echo, sink, stop, done, self._say)
+        pump = Pump(source.fd, self._echoes[source.echo], sink, stop, done, self._say)
         pump.start()
         return ended
 
@@ -224,8 +226,9 @@ class _Run:
     # --- to the user -----------------------------------------------------------------
 
     def _say(self, message: str) -> None:
-        terminal = self._terminal
-        self._tell(message + "\r" if terminal is not None and terminal.raw else message)
+        raw = self._terminal is not None and self._terminal.raw
+        with self._echoes[STDERR].own_line(b"\r\n" if raw else b"\n"):
+            self._tell(message + "\r" if raw else message)
 
     def _clear_up(self, task_id: str, end: Exit) -> None:
         sender = self._sender

@@ -13,7 +13,8 @@ import threading
 import tty
 from typing import Any
 
-from taskserver.producer.pump import Stop, write_all
+from taskserver.producer.echo import write_all
+from taskserver.producer.pump import Stop
 
 STDIN = 0
 DEFAULT_SIZE = struct.pack("HHHH", 24, 80, 0, 0)  # rows, columns; what terminals have been since the VT100

@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
 from taskserver.model import Stream
-from taskserver.producer.pump import Stop, write_all
+from taskserver.producer.echo import write_all
+from taskserver.producer.pump import Stop
 from taskserver.worker.command import start_pump, wait_for_pumps
 from taskserver.worker.context import CURRENT
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.e2e.commands import Commands, Done, gone
+from tests.e2e.commands import TASKSERVER, Commands, Done, gone
 from tests.server import until
 
 LINES = 20_000
@@ -54,6 +54,41 @@ def test_nothing_is_lost_or_repeated_when_the_server_is_killed_again_and_again(t
     assert len(notices) >= 3
     assert all(notice.endswith("; keeping the output and trying again") for notice in notices[1::2])
     assert set(notices[2::2]) == {"taskserver: the server is back"}
+
+
+def test_a_notice_has_a_line_of_its_own(taskserver: Commands) -> None:
+    script = "printf half >&2; read go; echo one; read go; echo ' a line' >&2"
+    with taskserver.start("run", "--lease", "600", "--", "sh", "-c", script) as run:
+        run.until_err("half")
+        taskserver.server.kill()
+        run.say("go\n")
+        run.until_err("trying again\n")
+        run.say("go\n")
+        taskserver.server.start()
+        done = run.end()
+
+    notices = [line.startswith("taskserver: ") for line in done.err.splitlines()]
+    assert notices[:4] == [True, False, True, False], done.err  # the URL, the half of it, the outage, the rest of it
+    assert taskserver.the_task()["output"] == ["one", "half a line"]
+
+
+def test_both_streams_may_end_in_the_same_file(taskserver: Commands) -> None:
+    script = '"$@" > both 2>&1; cat both'
+    run = (*TASKSERVER, "run", "--lease", "600", "--patience", "0", "--", "sh", "-c", "printf half; kill -9 $SERVER")
+    server = taskserver.server.process
+    assert server is not None
+    ended = subprocess.run(
+        ["sh", "-c", script, "sh", *run],
+        env={**taskserver.environment, "SERVER": str(server.pid)},
+        cwd=taskserver.folder,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    server.wait()
+    lines = ended.stdout.decode().splitlines()
+    assert lines[1] == "half"
+    assert all(line.startswith("taskserver: ") for line in (lines[0], *lines[2:])), lines
 
 
 def test_without_a_server_nothing_is_started(taskserver: Commands) -> None:

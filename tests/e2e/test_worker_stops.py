@@ -33,6 +33,11 @@ def command_of(folder: Path) -> int:
     return int(file.read_text())
 
 
+def begun(server: Server, run: str) -> bool:
+    """Whether the server knows that the run's only task runs."""
+    return [task["state"] for task in tasks_of(server, run).values()] == ["running"]
+
+
 def runs(pid: int) -> bool:
     """Whether a process has not ended. It may be nobody's child, so that it stays a zombie."""
     try:
@@ -99,6 +104,7 @@ class TestCommands:
         with working(taskserver, *options) as worker:
             run = trigger(server, "program", folder=str(tmp_path), stubborn=True)
             command = command_of(tmp_path)
+            until(lambda: begun(server, run), "its record: a try that nobody has heard of would be made once more")
             worker.process.kill()
             worker.process.wait()
             until(lambda: not runs(command), "the command's end")
@@ -126,7 +132,7 @@ class TestCommands:
         with working(taskserver, STOPPING, "--executor", executor, "--concurrency", "1"):
             run = trigger(server, "program", folder=str(tmp_path), stubborn=True)
             command = command_of(tmp_path)
-            until(lambda: [task["state"] for task in tasks_of(server, run).values()] == ["running"], "its state")
+            until(lambda: begun(server, run), "its state")
             server.post(f"/v1/runs/{run}/cancel")
             assert result(server, run)["state"] == "cancelled"
             task = until_ended(server, run)["runs", -1, 1]
