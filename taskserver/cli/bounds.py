@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from taskserver.cli.exits import WrongUsage
-from taskserver.cli.options import option
+from taskserver.cli.options import Number, option
 from taskserver.config import DEFAULT_FAILED_SIGN_INS, DEFAULT_WAITERS, MAX_LINE_NUMBER, Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,7 +38,7 @@ def origin(value: str) -> str:
     return f"{scheme}://{host}" if port in (None, _DEFAULT_PORTS[scheme]) else f"{scheme}://{host}:{port}"
 
 
-_RATE = click.FloatRange(0, min_open=True)
+_RATE = Number(0, min_open=True)
 
 _OPTIONS = (
     option(

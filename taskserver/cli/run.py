@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from taskserver.cli.exits import printable
-from taskserver.cli.options import label, option, task_id, text
+from taskserver.cli.options import Number, label, option, task_id, text
 from taskserver.cli.talk import talks
 from taskserver.client import TaskClient
 from taskserver.config import MAX_LEASE, MAX_NAME_LENGTH, MIB
@@ -28,28 +28,28 @@ STDERR = 2
 @option(
     "--lease",
     default=Options.lease,
-    type=click.FloatRange(1, MAX_LEASE),
+    type=Number(1, MAX_LEASE),
     metavar="SECONDS",
     help="When the server hears nothing for this long, the command counts as lost.",
 )
 @option(
     "--kill-after",
     default=Options.kill_after,
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="A cancelled command gets a SIGTERM, and after this time a SIGKILL.",
 )
 @option(
     "--grace",
     default=Options.grace,
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="How long to go on reading what the command left behind writes when the command itself has ended.",
 )
 @option(
     "--patience",
     default=Options.patience,
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="How long to wait at the end for a server that is away, before the rest is left in the spool file.",
 )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from taskserver.cli.exits import WrongUsage, exit_code_of, tell
-from taskserver.cli.options import option, task_id
+from taskserver.cli.options import Number, option, task_id
 from taskserver.cli.talk import talks
 from taskserver.client import TaskClient
 from taskserver.config import MAX_LINE_NUMBER, MAX_OUTPUT_LIMIT
@@ -24,7 +24,7 @@ PATIENCE = 300.0  # seconds; longer than a server's restart takes on a slow mach
 @option(
     "--patience",
     default=PATIENCE,
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="How long to wait for a server that has gone away meanwhile.",
 )

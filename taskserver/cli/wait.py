@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from taskserver.cli.exits import ExitCode, exit_code_of, tell
-from taskserver.cli.options import option, task_id
+from taskserver.cli.options import Number, option, task_id
 from taskserver.cli.tail import PATIENCE
 from taskserver.cli.talk import talks
 from taskserver.client import TaskClient
@@ -13,11 +13,11 @@ from taskserver.client import TaskClient
 
 @click.command()
 @click.argument("task_id", metavar="ID", type=task_id)
-@option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this time.  [default: never]")
+@option("--timeout", type=Number(0), metavar="SECONDS", help="Give up after this time.  [default: never]")
 @option(
     "--patience",
     default=PATIENCE,
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="How long to wait for a server that has gone away meanwhile.",
 )

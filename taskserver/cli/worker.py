@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from taskserver.cli.exits import ExitCode, WrongUsage, leave
-from taskserver.cli.options import option
+from taskserver.cli.options import Number, option
 from taskserver.cli.run import say
 from taskserver.cli.talk import talks
 from taskserver.client import RunClient, TaskClient
@@ -51,14 +51,14 @@ def run_fast(work: Coroutine[Any, Any, int]) -> int:
 @option(
     "--lease",
     default=DEFAULT_RUN_LEASE,
-    type=click.FloatRange(MIN_LEASE, MAX_LEASE),
+    type=Number(MIN_LEASE, MAX_LEASE),
     metavar="SECONDS",
     help="When the server hears nothing for this long, the worker counts as lost.",
 )
 @option(
     "--grace",
     default=Options.grace,
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="How long tasks may run on after a SIGTERM or Ctrl-C; what is left then is given back.",
 )

@@ -42,6 +42,23 @@ def test_help_says_what_it_is_and_shows_an_example(path: str) -> None:
             assert option.help, option.name
 
 
+NUMBERS = [
+    (option, path)
+    for path, command in COMMANDS.items()
+    for option in command.params
+    if isinstance(option.type, click.FloatRange) or option.type is click.FLOAT
+]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999"])
+@pytest.mark.parametrize(("option", "path"), NUMBERS, ids=lambda it: getattr(it, "name", it))
+def test_numbers_are_finite(option: click.Option, path: str, value: str) -> None:
+    ended = CliRunner().invoke(main, [*path.split()[1:], option.opts[0], value])
+
+    assert ended.exit_code == 2, ended.output
+    assert f"Invalid value for '{option.opts[0]}'" in ended.output
+
+
 @pytest.mark.parametrize("path", COMMANDS)
 def test_every_option_has_an_environment_variable_and_says_so(path: str) -> None:
     shown = "".join(CliRunner().invoke(main, [*path.split()[1:], "--help"]).output.split())
