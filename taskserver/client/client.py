@@ -165,13 +165,12 @@ class TaskClient(Connected):
         Its output is left out. ``patience`` is as in ``follow``, but never longer than ``timeout``.
         """
         deadline = time.monotonic() + (inf if timeout is None else timeout)
-        patience = inf if patience is None else patience
         # The wait's answer brings the lines from `first` on, so begin where there are none yet.
-        first = (await insist(partial(self.output, task_id, tail=0), min(patience, deadline - time.monotonic()))).last
+        first = (await insist(partial(self.output, task_id, tail=0), patience, deadline=deadline)).last
         wait, backoff = 0, Backoff()
         while True:
             asked = time.monotonic()
-            task = await insist(partial(self.get, task_id, first=first, wait=wait), min(patience, deadline - asked))
+            task = await insist(partial(self.get, task_id, first=first, wait=wait), patience, deadline=deadline)
             now = time.monotonic()
             if task.finished or now >= deadline:
                 return replace(task, output=())

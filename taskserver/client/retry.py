@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from math import inf
 from typing import TypeVar
 
 from taskserver.client.answers import ApiError, Unreachable
@@ -55,16 +56,26 @@ def is_away(error: Exception) -> bool:
 
 
 async def insist(
-    ask: Callable[[], Awaitable[T]], patience: float | None, heals: Callable[[Exception], bool] = is_transient
+    ask: Callable[[], Awaitable[T]],
+    patience: float | None,
+    heals: Callable[[Exception], bool] = is_transient,
+    deadline: float = inf,
 ) -> T:
-    """Ask until there is an answer, or an error that waiting does not heal, or ``patience`` seconds are over."""
-    began, backoff = time.monotonic(), Backoff()
+    """Ask until there is an answer, or an error that waiting does not heal.
+
+    That is given up when ``patience`` seconds (None: no end of them) have passed
+    since it first failed, or it is ``deadline`` by ``time.monotonic``. How long
+    the request that failed first had been open does not count: a poll may wait
+    for a minute, and be cut by a restart at its end.
+    """
+    failed_at, backoff = inf, Backoff()
     while True:
         try:
             return await ask()
         except (ApiError, Unreachable) as error:
-            pause = backoff.next(getattr(error, "retry_after", None))
-            over = patience is not None and time.monotonic() + pause > began + patience
-            if over or not heals(error):
+            now, pause = time.monotonic(), backoff.next(getattr(error, "retry_after", None))
+            failed_at = min(failed_at, now)
+            end = deadline if patience is None else min(deadline, failed_at + patience)
+            if now + pause > end or not heals(error):
                 raise
         await asyncio.sleep(pause)

@@ -82,8 +82,7 @@ class RunClient(Connected):
             asked = time.monotonic()
             wait = ceil(max(0.0, min(MAX_OUTPUT_WAIT, deadline - asked)))
             path = f"/v1/runs/{segment(run)}/result{query([('wait', wait)])}"
-            limit = min(inf if patience is None else patience, deadline - asked)
-            seen = await insist(partial(self._ask, to_run, "GET", path, wait=wait), limit)
+            seen = await insist(partial(self._ask, to_run, "GET", path, wait=wait), patience, deadline=deadline)
             if seen.finished or time.monotonic() >= deadline:
                 return seen
             if time.monotonic() - asked < EARLY:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -293,7 +294,7 @@ class Running:
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the server until it answers or the claim is lost."""
-        return await insist(ask, self._claim.lease, is_away)
+        return await insist(ask, None, is_away, deadline=time.monotonic() + self._claim.lease)
 
     def _place(self, node: Node, map_index: int, number: int) -> Place:
         name = node.settings.name or node.task_id

@@ -104,7 +104,8 @@ def test_tail_loses_its_patience_with_a_server_that_stays_away(taskserver: Comma
         taskserver.server.kill()
         done = tail.end()
 
-    assert (done.code, done.err) == (69, f"taskserver: cannot reach {taskserver.server.url}: Connection refused\n")
+    assert (done.code, done.err.count("\n")) == (69, 1)
+    assert done.err.startswith(f"taskserver: cannot reach {taskserver.server.url}: ")
 
 
 def test_a_task_that_is_deleted_under_a_tail_ends_it(taskserver: Commands) -> None:

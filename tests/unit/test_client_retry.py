@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from math import inf
+
 import pytest
 from aiohttp import web
 
-from taskserver.client import ApiError, Backoff, TaskClient, Unreachable, is_transient
+from taskserver.client import ApiError, Backoff, TaskClient, Unreachable, insist, is_transient
 from tests.scripted import CUT, HALF, answer, refusal, scripted
 
 KEY = "x" * 40
@@ -69,6 +73,24 @@ async def test_patience_has_an_end() -> None:
         with pytest.raises(ApiError, match="starting"):
             await client.wait("t", timeout=0.2)
     assert len(script.requests) >= 4
+
+
+async def test_patience_begins_with_the_first_failure() -> None:
+    asked = 0
+
+    async def poll() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.sleep(0.3)
+            raise Unreachable("the server was restarted")
+        return "answer"
+
+    assert await insist(poll, 0.2) == "answer"
+    for patience, deadline in ((0, inf), (None, time.monotonic() + 0.2)):
+        asked = 0
+        with pytest.raises(Unreachable):
+            await insist(poll, patience, deadline=deadline)
 
 
 async def test_an_answer_that_breaks_off_is_none() -> None:
