@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import Executor as PoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import cloudpickle
@@ -24,6 +26,7 @@ from taskserver.worker.stopping import timed_out
 START_LIMIT = 12.0  # seconds for which a scheduler is waited for at the start: two attempts, if it does not even refuse
 CONNECT_LIMIT = 30.0  # the same for one that has gone away; then its tries fail
 CONNECT_TIMEOUT = 5.0  # for one attempt
+SILENCE_LIMIT = 6.0  # the same if the scheduler takes the connection and then says nothing, which Dask waits for
 REMOTE_GRACE = 20.0  # seconds in which a try on the cluster hears that it is to stop (MAX_BEAT), and stops
 
 
@@ -102,7 +105,7 @@ class Dask(Executor):
 
     async def _connect(self) -> None:
         connect = partial(Client, self._address, timeout=CONNECT_TIMEOUT, set_as_default=False)
-        self._cluster = await asyncio.to_thread(connect)
+        self._cluster = await _soon(connect, SILENCE_LIMIT)
         self._pool = self._cluster.get_executor(pure=False, retries=0)  # type: ignore[no-untyped-call]
 
     async def _reconnect(self) -> None:
@@ -194,6 +197,38 @@ class Dask(Executor):
         except Lost as lost:
             return Done(ended, str(lost))
         return Done(ended)
+
+
+async def _soon(connect: Callable[[], Client], limit: float) -> Client:
+    """A client from a thread of its own; one that comes after ``limit`` seconds is closed. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    connected: asyncio.Future[Client] = loop.create_future()
+
+    def settle(client: Client | None, error: BaseException | None) -> None:
+        if error is not None and not connected.done():
+            connected.set_exception(error)
+        elif client is not None and not connected.done():
+            connected.set_result(client)
+        elif client is not None:
+            threading.Thread(target=client.close, daemon=True).start()
+
+    def work() -> None:
+        client, failed = None, None
+        try:
+            client = connect()
+        except BaseException as error:
+            failed = error
+        with suppress(RuntimeError):  # the worker has ended meanwhile
+            loop.call_soon_threadsafe(settle, client, failed)
+
+    threading.Thread(target=work, name="dask-connect", daemon=True).start()  # a daemon: nobody waits for it at the end
+    try:
+        await asyncio.wait({connected}, timeout=limit)
+        if not connected.done():
+            raise TimeoutError(f"it says nothing for {limit:g} s")
+        return connected.result()
+    finally:
+        connected.cancel()
 
 
 def _being_cancelled() -> bool:

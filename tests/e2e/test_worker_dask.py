@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.cluster import START_LIMIT, Cluster
 from tests.e2e.commands import Commands
 from tests.e2e.workers import DAGS, call, result, tasks_of, trigger, until_ended, working
+from tests.ports import held_port
 from tests.server import Server, until
 
 SOUND, FAULTY = str(DAGS / "sound.py"), str(DAGS / "faulty.py")
@@ -85,13 +86,15 @@ def test_the_scheduler_dies_and_comes_back(
     with working(taskserver, SOUND, "--executor", cluster.executor) as worker:
         run = trigger(server, "where", folder=str(tmp_path), seconds=60)
         until(lambda: "slow" in begun(tmp_path), "the slow task")
+        port = int(cluster.address.rpartition(":")[2])
         cluster.scheduler.kill()
         cluster.scheduler.wait()
-        answer = result(server, run, WAIT)
-        assert answer["state"] == "failed", worker.err
-        assert "Dask" in answer["error"]
-        cluster.workers[0].kill()
-        cluster.start_scheduler(cluster.address.rpartition(":")[2])
+        with held_port(port):
+            answer = result(server, run, WAIT)
+            assert answer["state"] == "failed", worker.err
+            assert "Dask" in answer["error"]
+            cluster.workers[0].kill()
+            cluster.start_scheduler(str(port))
         cluster.add_worker()
         assert call(server, "retrying", WAIT)["results"] == {"third_time": 3}, worker.err
     assert begun(tmp_path) == ["first", "slow"]
@@ -103,14 +106,20 @@ def test_without_a_scheduler_it_does_not_start(server: Server, taskserver: Comma
 
 
 def test_a_scheduler_that_is_late_is_waited_for(server: Server, taskserver: Commands, cluster: Cluster) -> None:
-    port = cluster.address.rpartition(":")[2]
-    for process in (cluster.scheduler, *cluster.workers):
-        process.kill()
-        process.wait()
+    cluster.scheduler.send_signal(signal.SIGSTOP)  # it is there, and says nothing
     with taskserver.start("worker", SOUND, "--executor", cluster.executor) as worker:
         until(lambda: "trying again" in worker.err, "the first attempt", START_LIMIT)
-        cluster.start_scheduler(port)
+        cluster.scheduler.send_signal(signal.SIGCONT)
         until(lambda: "working on" in worker.err, "the worker's start", START_LIMIT)
+        assert call(server, "retrying", WAIT)["results"] == {"third_time": 3}, worker.err
+
+
+def test_one_that_says_nothing_is_not_waited_for_for_ever(
+    server: Server, taskserver: Commands, cluster: Cluster
+) -> None:
+    cluster.scheduler.send_signal(signal.SIGSTOP)
+    done = taskserver("worker", SOUND, "--executor", cluster.executor)
+    assert (done.code, "it says nothing" in done.err) == (69, True), done.err
 
 
 def test_who_waits_for_a_scheduler_can_be_stopped(server: Server, taskserver: Commands) -> None:
