@@ -46,6 +46,11 @@ class LivePartials:
             return None
         return found if found.stands_in(task) and any(found.unfinished) else None
 
+    def ahead_of(self, task: Task) -> bool:
+        """Whether what was told last stands behind lines that this reading of a task does not know of as yet."""
+        found = self._newest.get(task.log)
+        return found is not None and found.last > task.last
+
     def committed(self, changes: Sequence[AnyChange]) -> None:
         """Take over what is reported: partials that were told, and tasks that have ended."""
         for change in changes:

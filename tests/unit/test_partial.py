@@ -119,7 +119,8 @@ async def test_that_nothing_stands_any_more_is_told_by_whoever_hears_it(store: S
 async def test_what_stands_no_more_is_forgotten_when_it_is_asked_for(partials: LivePartials) -> None:
     for later in (replace(TASK, last=4), replace(TASK, state=TaskState.FAILED)):
         partials.tell(TASK.log, 3, Unfinished("20%"))
-        assert partials.find(replace(TASK, last=2)) is None, "a head that is behind"
+        behind = replace(TASK, last=2)
+        assert (partials.find(behind), partials.ahead_of(behind), partials.ahead_of(TASK)) == (None, True, False)
         assert partials.find(TASK) is not None
         assert partials.find(later) is None
         assert partials.find(TASK) is None

@@ -97,8 +97,9 @@ class Tail(Subject[Told]):
 
     def _partial(self, task: Task) -> Told | None:
         """What is unfinished now, if that is news to somebody."""
-        found = self._core.tasks.partials.find(task)
-        if self._encoder.partial is None or self._shown <= {found}:
+        partials = self._core.tasks.partials
+        found = partials.find(task)
+        if self._encoder.partial is None or self._shown <= {found} or partials.ahead_of(task):  # lines come first
             return None
         self._shown = {found}
         return Told(self.cursor, self.cursor, make_part(self._encoder.partial(found)))

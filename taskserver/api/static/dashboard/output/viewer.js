@@ -240,6 +240,7 @@ class Viewer {
       if (!this.task.finished || !this.lost) return; // of a running task the stream tells
       state = "caught-up";
     }
+    if (state === "reconnecting" && this.lost) return; // a page that was asked for, and the stream
     this.lost = state === "reconnecting";
     this.container.dispatchEvent(new CustomEvent("connection", { detail: state }));
   }
@@ -249,7 +250,7 @@ class Viewer {
     if (error instanceof Refused) {
       this.close();
       this.container.dispatchEvent(new CustomEvent("refused", { detail: error.status }));
-    } else if (!this.lost) {
+    } else {
       this.#connection("reconnecting");
     }
   }

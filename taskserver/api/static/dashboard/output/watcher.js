@@ -88,9 +88,9 @@ export class Watcher {
     try {
       const found = await this.source.state(this.signal);
       if (this.task.finished) return; // asked before, answered after the end
-      this.task = found;
-      this.last = Math.max(this.last, found.last);
-      this.on.onTask(found);
+      this.last = Math.max(this.last, found.last); // lines may have come since it was answered
+      this.task = { ...found, last: this.last };
+      this.on.onTask(this.task);
     } catch (error) {
       if (error instanceof Refused) this.on.onRefused(error);
     }
