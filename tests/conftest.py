@@ -20,10 +20,11 @@ every_way_to_serve = pytest.mark.parametrize("serving", ["alone", "workers", "po
 
 
 def pytest_configure() -> None:
-    # Who is started behind a shell's `&` ignores these, and so would all that the tests start.
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    # Who is started behind a shell's `&` ignores the first two, with `nohup` the third: and so would all that the tests
+    # start. A worker of xdist still ends with its controller, whose pipe it reads.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, handler)
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -24,6 +24,7 @@ from taskserver.keyfile import key_file_of
 from tests.ports import held_port
 
 START_LIMIT = 30.0  # seconds; a start takes half of one, but not on a machine under load
+STOP_LIMIT = 30.0  # seconds; a shutdown may take seven of them
 CALL_LIMIT = 60.0  # seconds; longer than any answer may take, so that a server that hangs fails its test
 EVENT_LIMIT = 20.0  # seconds for what a test waits for; reached only by a failure
 LOOK = 0.01  # seconds between two looks
@@ -166,13 +167,13 @@ class Server:
         assert "listening on" not in done.stdout, done.stdout
         return Refusal(done.returncode, done.stderr)
 
-    def stop(self, limit: float = 10.0) -> int:
+    def stop(self, limit: float = STOP_LIMIT) -> int:
         """SIGTERM, and the exit status."""
         return self._end(signal.SIGTERM, limit)
 
     def kill(self) -> int:
         """SIGKILL: nothing of the process runs after this."""
-        return self._end(signal.SIGKILL, 10.0)
+        return self._end(signal.SIGKILL, STOP_LIMIT)
 
     # --- talking to it -------------------------------------------------------------
 

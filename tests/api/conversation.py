@@ -26,6 +26,9 @@ TEXT = "text/plain; charset=utf-8"
 V1 = "/v1"
 CONNECT = "/__api__/v1"
 
+SEAL_LIMIT = 60.0  # seconds; reached only by a failure
+LOOK = 0.002
+
 Client = TestClient[Request, None]
 
 
@@ -125,10 +128,11 @@ class Api:
 
     async def sealed(self) -> None:
         """Return once the server has sealed all that has ended."""
-        for _ in range(10_000):
-            if not await self.services.store.unsealed(1):
-                return
-        raise AssertionError("the sealer has not come to its end")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SEAL_LIMIT
+        while await self.services.store.unsealed(1):
+            assert loop.time() < deadline, "the sealer has not come to its end"
+            await asyncio.sleep(LOOK)
 
     # --- looking -----------------------------------------------------------------------
 

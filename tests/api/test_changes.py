@@ -85,7 +85,9 @@ async def test_a_task_is_told_as_the_list_has_it(api: Api) -> None:
 async def test_lines_of_output_are_no_change(api: Api) -> None:
     async with watching(api) as events:
         await begin(events)
-        chatty = await api.create("a")
+        chatty = await api.create()
+        await until_told(events, **{chatty: "queued"})
+        await api.append(chatty, "a")
         await until_told(events, **{chatty: "running"})
         for _ in range(5):
             await api.append(chatty, "b")
@@ -186,6 +188,7 @@ async def test_a_runs_heartbeats_are_no_change(api: Api) -> None:
     await api.json("PUT", "/dags/nightly", body={})
     await api.json("POST", "/dags/nightly/runs", status=201, body={})
     claimed = await api.json("POST", "/runs/claim", body={})
+    await eventually(lambda: api.services.feed._timer is None, "the wake-up for the claim")
     async with watching(api, run=claimed["id"]) as events:
         await begin(events)
         await api.json("POST", f"/runs/{claimed['id']}/heartbeat", body={"claim": claimed["claim"]})

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from taskserver.model import MICROSECONDS, now_us
 from tests.api.conversation import CONNECT, V1, Api, refused
 from tests.api.stream_client import LIMIT
 from tests.api.work import CLAIM, TASKS, add_task, claim, claimed, queued, register, run_of, trigger
@@ -17,6 +18,8 @@ RUN_FIELDS = [
     "id", "dag_id", "run_id", "state", "finished", "error", "conf", "metadata", "tag", "note", "attempt", "queued_at",
     "run_after", "started_at", "finished_at", "cancel_requested",
 ]  # fmt: skip
+
+LONG = 3600 * MICROSECONDS  # longer than any lease
 
 
 class TestDags:
@@ -160,16 +163,20 @@ class TestClaiming:
 
     async def test_a_run_whose_claimant_is_lost_is_offered_again_and_then_interrupted(self, api: Api) -> None:
         run_id = await queued(api, retries=1)
-        await claim(api, lease=0.2)
+        await claim(api)
         task = await add_task(api, run_id)
-        second = await api.json("POST", "/runs/claim", body={"claim": CLAIM + "2", "lease": 0.2}, wait=20)
+        claiming = api.begin("POST", "/runs/claim", body={"claim": CLAIM + "2"}, wait=20)
+        await eventually(lambda: api.services.waits.count == 1)
+        await api.services.store.expire_runs(now_us() + LONG)
+        second = (await claiming).json
         assert (second["id"], second["attempt"]) == (run_id, 2)
         lost = await api.task(task["id"])
         assert (lost["state"], lost["code"]) == ("interrupted", 255)
         assert lost["error"].startswith("claimant lost")
         refused(await api.ask("POST", f"/runs/{run_id}/heartbeat", body={"claim": CLAIM}), 409, 1009)
         again = await add_task(api, run_id, claim=CLAIM + "2", try_number=2)
-        assert (await api.task(again["id"], wait=20))["state"] == "interrupted"
+        await api.services.store.expire_runs(now_us() + LONG)
+        assert (await api.task(again["id"]))["state"] == "interrupted"
         run = await run_of(api, run_id)
         assert (run["state"], run["finished"], run["attempt"]) == ("interrupted", True, 2)
         assert run["error"].startswith("claimant lost")

@@ -291,7 +291,7 @@ async def test_it_has_no_bound(serve: Serve) -> None:
 
 
 async def test_while_it_is_open_the_lease_is_renewed(serve: Serve) -> None:
-    api = await serve(Settings(timing=Timing(reaper=0.02)))
+    api = await serve(Settings(timing=Timing(reaper=0.02, deaf=0.3)))  # a server that stood still loses nobody
     task_id, other = await api.create(lease=1), await api.create(lease=2)
     async with Producer(api, task_id) as producer:
         producer.write(b"one\n")

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from taskserver.config import MAX_OUTPUT_LIMIT
+from taskserver.model import Scope
 from tests.api.conversation import CONNECT, JSON, TEXT, V1, Answer, Api, refused
 from tests.eventually import eventually
 
@@ -269,8 +270,9 @@ class TestFollow:
                 await stream.content.read()
 
     async def test_an_expired_key_cuts_it(self, admin: Api) -> None:
-        ann = await admin.with_key("ann", seconds=1.5)
-        async with self.following(ann, await ann.create("a")) as stream:
+        task_id = await admin.create("a")
+        short = await admin.with_key("short", Scope.ADMIN, seconds=1.5)
+        async with self.following(short, task_id) as stream:
             assert await stream.content.readline() == b"a\n"
             with pytest.raises(aiohttp.ClientPayloadError):
                 await stream.content.read()

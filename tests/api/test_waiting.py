@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskserver.config import Limits, Settings, Timing
-from taskserver.model import Outcome, now_us
+from taskserver.model import Outcome, Scope, now_us
 from tests.api.conftest import Serve
 from tests.api.conversation import Api, refused
 from tests.eventually import eventually
@@ -81,7 +81,8 @@ async def test_cancelling_a_queued_task_ends_a_wait(api: Api, path: str) -> None
     assert (await waiting).json["finished"]
 
 
-async def test_a_lost_producer_ends_all_waits(api: Api) -> None:
+async def test_a_lost_producer_ends_all_waits(serve: Serve) -> None:
+    api = await serve(Settings(timing=Timing(deaf=1)))  # a server that stood still loses nobody
     task_id = await api.create(lease=1.5)
     async with (
         api.waiting(TASK.format(task_id), wait=20) as end,
@@ -152,8 +153,8 @@ async def test_a_revoked_key_ends_its_own_waits_only(admin: Api, path: str) -> N
 
 
 async def test_an_expired_key_ends_its_waits(admin: Api) -> None:
-    ann = await admin.with_key("ann", seconds=1.5)
-    task_id = await ann.create()
+    task_id = await admin.create()
+    ann = await admin.with_key("ann", Scope.ADMIN, seconds=1.5)
     async with (
         ann.waiting(TASK.format(task_id), wait=20) as end,
         ann.waiting(OUTPUT.format(task_id), wait=55) as output,

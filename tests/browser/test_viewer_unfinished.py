@@ -67,7 +67,7 @@ def test_a_bar_comes_back_after_a_restart_and_goes_with_the_task(
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(BAR)
-    with Commands(server, tmp_path).start("run", "--lease", "1", "--", sys.executable, str(script)) as running:
+    with Commands(server, tmp_path).start("run", "--lease", "10", "--", sys.executable, str(script)) as running:
         output = Output.open(signed_in, server, running.task_id)
         expect(output.unfinished(1).locator(".text")).to_have_text("10% |#    |")
         server.kill()
@@ -247,6 +247,9 @@ def test_it_stands_where_its_line_will_be(signed_in: Page, server: Server) -> No
     expect(output.row(3).locator("time")).to_be_visible()
     store(server, task_id, lines(4, 4))
     tell(server, task_id, out="10%")
+    expect(output.text(4)).to_have_text("line 4")
+    expect(output.unfinished(5).locator(".stream")).to_have_text("")
+    expect(output.unfinished(5).locator(".text")).to_have_text("10%")
     place = output.unfinished(5).locator(".text").bounding_box()
     line = output.text(4).bounding_box()
     assert place is not None
@@ -268,7 +271,7 @@ def test_the_number_of_lines_never_goes_back(signed_in: Page, server: Server) ->
         store(server, task_id, ["x" * 60_000] * 120)
     client = signed_in.context.new_cdp_session(signed_in)
     client.send("Network.enable")
-    slow = {"offline": False, "latency": 0, "downloadThroughput": 3_000_000, "uploadThroughput": -1}
+    slow = {"offline": False, "latency": 0, "downloadThroughput": 6_000_000, "uploadThroughput": -1}
     client.send("Network.emulateNetworkConditions", slow)
     signed_in.add_init_script(
         """window.said = [];

@@ -21,6 +21,10 @@ CONNECTIONS = """(element) => {
 }"""
 
 
+# Who scrolls is told in the next frame, and draws in that one or in the one after it.
+DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => drawn())))"
+
+
 class Output:
     """The output on a task's page."""
 
@@ -77,9 +81,10 @@ class Output:
         expect(self.frame.locator(".row.coming")).to_have_count(0)
 
     def press(self, key: str) -> None:
-        """A key while the output has the focus."""
+        """A key while the output has the focus; returns when what it did is drawn."""
         self.frame.focus()
         self.page.keyboard.press(key)
+        self.page.evaluate(DRAWN)
 
     def wheel(self, pixels: float) -> None:
         """Turn the mouse's wheel over the output."""
@@ -90,8 +95,7 @@ class Output:
         """Move the scroll bar, as if its handle were dragged to this share of its way, and wait until that is drawn."""
         self.frame.evaluate(
             "(frame, share) => { frame.scrollTop = share * (frame.scrollHeight - frame.clientHeight);"
-            # Who scrolls is told in the next frame, and draws in that one or in the one after it.
-            " return new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => drawn()))); }",
+            f" return ({DRAWN})(); }}",
             share,
         )
 

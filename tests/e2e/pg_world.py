@@ -67,7 +67,7 @@ class World:
             bound = files_before + CONNECTIONS + OTHER_FILES
             until(lambda node=node, bound=bound: open_files(node) <= bound, "files are closed")  # type: ignore[misc]
             assert memory_of(node) - memory_before < MEMORY
-            assert node.get("/readyz").status == 200
+            until(lambda node=node: node.get("/readyz").status == 200, "the node is ready")  # type: ignore[misc]
             # Whatever the database does is expected, and told in one line.
             assert "Traceback" not in node.log
             assert "never retrieved" not in node.log

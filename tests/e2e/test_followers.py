@@ -25,9 +25,9 @@ FOLLOWERS = 2000
 FILES = 4 * FOLLOWERS  # sockets of either process, those that are just being closed included
 CONNECTING = 200  # at a time
 WRITING = 4.0  # seconds
-MOST_LINES = 3000
+FEWEST_LINES, MOST_LINES = 500, 3000  # a machine that stands still for all of that time still writes enough
 MOST_AT_ONCE = 120  # lines of an append
-LIMIT = 120.0  # seconds for all; about a fifth of it on two cores
+LIMIT = 300.0  # seconds for all; about a tenth of it on two cores
 
 MIB = 1024 * 1024
 READERS = 40
@@ -53,7 +53,7 @@ def test_none_of_thousands_misses_a_line(many_files: None, new_server: NewServer
         followers, lines = uvloop.run(asyncio.wait_for(race(server), LIMIT))
         assert server.get("/readyz").status == 200
         assert "ERROR" not in server.log
-    assert lines > 100
+    assert lines >= FEWEST_LINES
     assert [follower.cursor for follower in followers] == [lines] * FOLLOWERS
     # Some have left and come back, in every format.
     returns = Counter(follower.form for follower in followers if follower.connections > 1)
@@ -80,7 +80,7 @@ async def write(server: Server, task_id: str, chance: random.Random) -> int:
     """Append as fast as the server takes it, and end the task; the number of lines."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     last, stop = 0, time.monotonic() + WRITING
-    while last < MOST_LINES and time.monotonic() < stop:
+    while last < FEWEST_LINES or (last < MOST_LINES and time.monotonic() < stop):
         count = chance.randint(1, MOST_AT_ONCE)
         body = "".join(f"{line(number)}\n" for number in range(last, last + count)).encode()
         await post(server, reader, writer, f"/v1/tasks/{task_id}/output?first={last}", "text/plain", body)

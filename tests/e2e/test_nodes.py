@@ -71,7 +71,7 @@ def test_a_wait_on_one_node_ends_with_what_comes_through_the_other(nodes: Nodes)
 
 def test_a_bar_that_moves_on_one_node_is_seen_on_the_other(nodes: Nodes, tmp_path: Path) -> None:
     taskserver = Commands(nodes.a, tmp_path)
-    with taskserver.start("run", "--lease", "1", "--", sys.executable, "-c", BAR) as running:
+    with taskserver.start("run", "--lease", "6", "--", sys.executable, "-c", BAR) as running:
         with followed(nodes.b, running.task_id) as rows:
             assert next(rows)["text"] == "begins"
             for text in ("0%", "50%"):

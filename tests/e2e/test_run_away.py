@@ -15,6 +15,7 @@ from tests.server import until
 
 LINES = 20_000
 KILLS = 3
+PART = 2 * LINES // (KILLS + 1)  # lines, of both streams, that are printed before it has to be told to go on
 # Prints in bursts; goes on with the next part when it is told to, so that there is always something left to print.
 NUMBERS = f"""
 import sys, time
@@ -32,9 +33,9 @@ GATED = ["--", "sh", "-c", "echo one; read go; echo two; read go; echo three; ex
 
 def test_nothing_is_lost_or_repeated_when_the_server_is_killed_again_and_again(taskserver: Commands) -> None:
     with taskserver.start("run", "--", sys.executable, "-c", NUMBERS) as run:
-        for _ in range(KILLS):
-            reached = taskserver.last(run.task_id)
-            until(lambda reached=reached: taskserver.last(run.task_id) > reached + 1000, "progress")  # type: ignore[misc]
+        for part in range(KILLS):
+            goal = part * PART + 1000
+            until(lambda goal=goal: taskserver.last(run.task_id) > goal, "progress")  # type: ignore[misc]
             taskserver.server.kill()
             echoed = len(run.out)
             run.say("go on\n")
@@ -63,7 +64,9 @@ def test_a_notice_has_a_line_of_its_own(taskserver: Commands) -> None:
         taskserver.server.kill()
         run.say("go\n")
         run.until_err("trying again\n")
+        run.until_out("one\n")
         run.say("go\n")
+        run.until_err(" a line\n")
         taskserver.server.start()
         done = run.end()
 
@@ -74,7 +77,8 @@ def test_a_notice_has_a_line_of_its_own(taskserver: Commands) -> None:
 
 def test_both_streams_may_end_in_the_same_file(taskserver: Commands) -> None:
     script = '"$@" > both 2>&1; cat both'
-    run = (*TASKSERVER, "run", "--lease", "600", "--patience", "0", "--", "sh", "-c", "printf half; kill -9 $SERVER")
+    command = 'printf half; until [ "$(tail -c 4 both)" = half ]; do sleep 0.01; done; kill -9 $SERVER'
+    run = (*TASKSERVER, "run", "--lease", "600", "--patience", "0", "--", "sh", "-c", command)
     server = taskserver.server.process
     assert server is not None
     ended = subprocess.run(
@@ -182,7 +186,7 @@ def test_if_only_the_end_could_not_be_told_no_file_is_kept(taskserver: Commands)
 
 
 def test_a_run_that_has_lost_its_lease_says_so_once_and_goes_on(taskserver: Commands) -> None:
-    with taskserver.start("run", "--lease", "1", *GATED) as run:
+    with taskserver.start("run", "--lease", "6", *GATED) as run:
         run.until_out("one\n")
         taskserver.until_sent(run.task_id, 1)
         run.signal(signal.SIGSTOP)
@@ -195,7 +199,7 @@ def test_a_run_that_has_lost_its_lease_says_so_once_and_goes_on(taskserver: Comm
     assert (done.code, done.lines) == (5, ["one", "two", "three"])
     assert done.err.count("interrupted") == 1
     task = taskserver.task(run.task_id)
-    assert (task["output"], task["code"], task["error"]) == (["one"], 255, "producer lost: not heard of for 1 s")
+    assert (task["output"], task["code"], task["error"]) == (["one"], 255, "producer lost: not heard of for 6 s")
 
 
 def test_a_key_that_is_revoked_meanwhile_stops_the_sending_only(taskserver: Commands) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.commands import TASKSERVER, Commands, gone
 from tests.server import until
 
-QUIET_LEASE = ("--lease", "1")  # a sign of life each third of a second: a cancel is noticed as soon
+QUIET_LEASE = ("--lease", "6")  # a sign of life every two seconds: a cancel is noticed as soon
 
 
 def shell(script: str) -> list[str]:
@@ -36,7 +36,7 @@ def test_a_signal_goes_to_the_command(taskserver: Commands, name: str) -> None:
 
 
 def test_a_signal_goes_to_the_whole_group_of_the_command(taskserver: Commands) -> None:
-    script = "(trap 'echo child; exit' TERM; echo ready; while :; do sleep 0.05; done) & trap 'wait; exit 9' TERM; wait"
+    script = "trap 'wait; exit 9' TERM; (trap 'echo child; exit' TERM; echo ready; while :; do sleep 0.05; done) & wait"
     with taskserver.start("run", *shell(script)) as run:
         run.until_out("ready\n")
         run.signal(signal.SIGTERM)
@@ -74,6 +74,7 @@ def test_what_we_were_started_to_ignore_the_command_ignores_too(taskserver: Comm
 def test_a_cancel_ends_a_quiet_command(taskserver: Commands) -> None:
     with taskserver.start("run", *QUIET_LEASE, *shell("echo ready; sleep 600")) as run:
         run.until_out("ready\n")
+        taskserver.until_state(run.task_id, "running")
         assert taskserver("cancel", run.task_id).err == f"taskserver: task {run.task_id} is asked to stop\n"
 
         done = run.end()
@@ -87,6 +88,7 @@ def test_a_cancel_ends_a_busy_command_with_its_last_words(taskserver: Commands) 
     script = "trap 'echo cleaning up; exit 4' TERM; while :; do echo busy; sleep 0.02; done"
     with taskserver.start("run", *shell(script)) as run:
         run.until_out("busy\n")
+        taskserver.until_state(run.task_id, "running")
         taskserver("cancel", run.task_id)
 
         assert run.end().code == 4
@@ -99,6 +101,7 @@ def test_a_command_that_does_not_listen_to_a_cancel_is_killed(taskserver: Comman
     script = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
     with taskserver.start("run", *QUIET_LEASE, "--kill-after", "0.3", *shell(script)) as run:
         run.until_out("ready\n")
+        taskserver.until_state(run.task_id, "running")
         taskserver("cancel", run.task_id)
 
         assert run.end().code == 128 + signal.SIGKILL
@@ -109,8 +112,8 @@ def test_a_command_that_does_not_listen_to_a_cancel_is_killed(taskserver: Comman
 def test_a_quiet_command_keeps_its_lease(taskserver: Commands) -> None:
     with taskserver.start("run", *QUIET_LEASE, *shell("echo ready; read go; echo done")) as run:
         run.until_out("ready\n")
-        # Longer than several leases: the wait ends with the task only.
-        assert taskserver("wait", "--timeout", "4", run.task_id).code == 124
+        # Longer than a lease: the wait ends with the task only.
+        assert taskserver("wait", "--timeout", "8", run.task_id).code == 124
         run.say("go\n")
 
         assert run.end().code == 0
@@ -119,7 +122,10 @@ def test_a_quiet_command_keeps_its_lease(taskserver: Commands) -> None:
 
 def test_what_a_command_left_behind_does_not_hold_the_run(taskserver: Commands) -> None:
     pid_file = taskserver.folder / "pid"
-    script = f"(echo left behind; exec sleep 600) & echo $! > {pid_file}; echo main; exit 6"
+    script = (
+        f"(echo left behind; : > {pid_file}.up; exec sleep 600) & echo $! > {pid_file};"
+        f" until [ -e {pid_file}.up ]; do sleep 0.01; done; echo main; exit 6"
+    )
     done = taskserver("run", "--grace", "0.5", *shell(script))
     os.kill(int(pid_file.read_text()), signal.SIGKILL)
 

@@ -151,8 +151,8 @@ class TestWaiting:
         yield from running(tmp_path, "--access-log")
 
     def test_a_run_that_comes_after_a_long_wait_is_worked_on(self, server: Server, taskserver: Commands) -> None:
-        with working(taskserver, SOUND, "--lease", "2") as worker:
-            until(lambda: server.log.count("/v1/runs/claim") >= 3, "claims that have waited in vain")
+        with working(taskserver, SOUND, "--lease", "6") as worker:
+            until(lambda: "/v1/runs/claim" in server.log, "a claim that has waited in vain")
             assert call(server, "retrying")["results"] == {"third_time": 3}, worker.err
 
 
@@ -173,7 +173,7 @@ class TestStopping:
     ) -> None:
         with working(taskserver, SOUND, "--grace", "0.1", "--executor", executor, "--concurrency", "1") as worker:
             runs = [trigger(server, dag_id, folder=str(tmp_path), seconds=60) for dag_id in ("where", "again")]
-            until(lambda: (tmp_path / "begun").exists() and "slow" in (tmp_path / "begun").read_text(), "the slow task")
+            until(lambda: states(server, runs[0]).get("slow") == "running", "the slow task")
             worker.signal(signal.SIGTERM)
             assert worker.end().code == 0
         assert result(server, runs[0])["state"] == "interrupted"

@@ -95,8 +95,9 @@ def shares(server: Server) -> list[int]:
     processes = [server.process.pid, *server.workers]
     before = [open_files(process) for process in processes]
     with contextlib.ExitStack() as stack:
-        for _ in range(SHARE * len(processes)):
-            stack.enter_context(contextlib.closing(Keeping(server))).ok("GET", "/readyz")
+        kept = [stack.enter_context(contextlib.closing(Keeping(server))) for _ in range(SHARE * len(processes))]
+        for connection in kept * 2:  # at the second answer, who has handed the connection over has let go of it
+            connection.ok("GET", "/readyz")
         return [open_files(process) - files for process, files in zip(processes, before, strict=True)]
 
 

@@ -103,8 +103,9 @@ async def test_where_the_end_fits_there_is_no_mark(tmp_path: Path) -> None:
 async def test_a_command_that_prints_on_and_on_still_gives_signs_of_life_and_is_heard(tmp_path: Path) -> None:
     answers = (ALIVE, refusal(413, OUTPUT_FULL, "full", full(0, 0, 10)), ALIVE)
     async with sending(tmp_path, *answers, lease=0.1) as it:
+        it.spool.write(records(0, BATCH_LINES), BATCH_LINES)
         sender = asyncio.create_task(it.sender.send_all())
-        for first in range(0, 100_000, BATCH_LINES):
+        for first in range(BATCH_LINES, 100_000, BATCH_LINES):
             await asyncio.to_thread(it.spool.write, records(first, first + BATCH_LINES), BATCH_LINES)
         await eventually(lambda: len(it.script.requests) > 5, "heartbeats")
         await eventually(lambda: it.spool.unsent_lines == 0, "an empty spool")

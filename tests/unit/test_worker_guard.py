@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from taskserver.worker.stopping import Stopper
 from tests.server import until
 from tests.unit.test_worker_calling import called
 
@@ -51,7 +53,7 @@ def pid_from(process: subprocess.Popen[str]) -> int:
 def runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except OSError:  # it is gone, or was waited for while we looked
         return False
 
 
@@ -124,6 +126,15 @@ def test_a_forked_copy_of_the_process_keeps_nothing_alive() -> None:
 def test_what_a_stopped_command_has_started_ends_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("taskserver.worker.command.KILL_AFTER", 0.5)
     left = f"(trap '' TERM; exec sleep 600) & echo $! > {tmp_path}/pid; wait"
-    ended, _ = called(lambda: left, command=True, timeout=1.0)
-    assert ended.error == "timed out after 1 s"
-    until(lambda: not runs(int((tmp_path / "pid").read_text())), "the end of what it has started")
+    stopper, pid = Stopper(), tmp_path / "pid"
+
+    def stop() -> None:
+        until(lambda: pid.exists() and pid.read_text().strip(), "what it has started")
+        stopper.stop("enough")
+
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(stop)
+        ended, _ = called(lambda: left, stopper, command=True)
+        stopping.result()
+    assert ended.error == "enough"
+    until(lambda: not runs(int(pid.read_text())), "the end of what it has started")

@@ -299,9 +299,9 @@ async def test_a_revoked_key_breaks_its_waits_off_and_no_others(airflow_admin: A
 
 
 async def test_a_key_that_expires_breaks_its_waits_off(airflow_admin: Airflow) -> None:
-    short = await airflow_admin.with_key("short", seconds=1)
-    work = await short.begin()
-    async with work.waiting() as lines:
+    work = await (await airflow_admin.with_key("ann")).begin()
+    short = await airflow_admin.with_key("short", owner="ann", seconds=1)
+    async with Work(short, work.id, work.run_id, work.claim).waiting() as lines:
         assert await lines.next() == RUNNING
         assert await lines.breaks_off() == []
 

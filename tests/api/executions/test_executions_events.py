@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aiohttp import ClientPayloadError
 
 from taskserver.config import Limits, Settings, Timing
 from tests.api.executions.conftest import Serve
 from tests.api.executions.conversation import UNKNOWN, Api, Event, Work, faults, moment, refused
+from tests.eventually import eventually
 
 NAMES = ["initiated", "processing", "completed", "initiated", "processing", "failed"]
 
@@ -218,10 +221,10 @@ async def test_when_the_time_is_up_the_stream_says_so_and_ends(api: Api) -> None
 
 async def test_a_quiet_stream_sends_comments(serve: Serve) -> None:
     api = await serve(Settings(timing=Timing(heartbeat=0.05)))
-    async with api.following(await api.create(), timeout=1) as stream:
-        (event,) = [event async for event in stream]
-        assert event.name == "timeout"
-        assert stream.comments >= 5
+    async with api.following(await api.create(), timeout=3600) as stream:
+        reading = asyncio.ensure_future(stream.next())
+        await eventually(lambda: stream.comments >= 5, "comments")
+        reading.cancel()
 
 
 async def test_a_shutdown_ends_the_stream_without_an_event(api: Api) -> None:
