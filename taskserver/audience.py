@@ -44,6 +44,8 @@ class Subject(abc.ABC, Generic[N]):
     waiter: Waiter = Waiter.POLL
     heartbeat: float = math.inf
     """After so many quiet seconds the news are ``idle()``."""
+    woken: bool = False
+    """Whether a wake-up has led to this look, and not the time."""
 
     @abc.abstractmethod
     async def look(self) -> tuple[N | None, bool]:
@@ -202,6 +204,7 @@ class Audience(Generic[N]):
         beat = loop.time() + self.subject.heartbeat
         while True:
             woken = self._subscription.clear()
+            self.subject.woken = woken is not None
             self._release_due(loop.time())
             news, over = await self.subject.look()
             if news is None and not over and loop.time() >= beat:

@@ -94,12 +94,15 @@ class Changes(Subject[Told]):
         self._watched = watched
         self._looked_up_to = self.cursor
         self._slept = False
+        self._unknown = False
+        """Something woke us, and what it was is not known."""
 
     async def look(self) -> tuple[Told | None, bool]:
         data, end = await _news(self._core, self._watched, self._looked_up_to)
         self._looked_up_to = end
-        if not data and self._slept:
-            data = _reset(self._core, end)
+        self._unknown = self._unknown or (self.woken and not data)
+        if not data and self._slept and self._unknown:
+            data, self._unknown = _reset(self._core, end), False
         # What wakes us and is not known here is another node's change; if it was none, it does no harm to read.
         self._slept = not data and not self._core.feed.whole
         if not data:
