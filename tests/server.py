@@ -280,6 +280,14 @@ def in_thread(work: Coroutine[Any, Any, T]) -> T:
         return pool.submit(asyncio.run, work).result(CALL_LIMIT)
 
 
+def runs(pid: int) -> bool:
+    """Whether a process has not ended (Linux). It may be nobody's child, so that it stays a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # it is gone, or was waited for while we looked
+        return False
+
+
 def until(ask: Callable[[], T | None], what: str, limit: float = EVENT_LIMIT) -> T:
     """Ask again and again until the answer is true, and return it. Raises AssertionError after ``limit`` seconds."""
     deadline = time.monotonic() + limit

@@ -17,7 +17,7 @@ from yarl import URL
 
 from taskserver.model import MICROSECONDS, Scope, now_us
 from taskserver.web.context import Services
-from tests.eventually import eventually
+from tests.eventually import LOOK, eventually
 
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
@@ -27,7 +27,6 @@ V1 = "/v1"
 CONNECT = "/__api__/v1"
 
 SEAL_LIMIT = 60.0  # seconds; reached only by a failure
-LOOK = 0.002
 
 Client = TestClient[Request, None]
 

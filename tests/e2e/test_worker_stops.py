@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import Commands
 from tests.e2e.workers import DAGS, call, result, tasks_of, trigger, until_ended, working
-from tests.server import Server, children, until
+from tests.server import Server, children, runs, until
 
 STOPPING = str(DAGS / "stopping.py")
 LEASE = "6"  # seconds, so that a dead worker is missed soon, and one on a busy machine is not
@@ -36,14 +36,6 @@ def command_of(folder: Path) -> int:
 def begun(server: Server, run: str) -> bool:
     """Whether the server knows that the run's only task runs."""
     return [task["state"] for task in tasks_of(server, run).values()] == ["running"]
-
-
-def runs(pid: int) -> bool:
-    """Whether a process has not ended. It may be nobody's child, so that it stays a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:  # it is gone, or was waited for while we looked
-        return False
 
 
 class TestGivingBack:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from taskserver.worker.stopping import Stopper
-from tests.server import until
+from tests.server import runs, until
 from tests.unit.test_worker_calling import called
 
 # Runs commands as a task does; their process groups end with the last process of each.
@@ -48,13 +48,6 @@ def running(code: str) -> Iterator[subprocess.Popen[str]]:
 def pid_from(process: subprocess.Popen[str]) -> int:
     assert process.stdout is not None
     return int(process.stdout.readline())
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:  # it is gone, or was waited for while we looked
-        return False
 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
